@@ -1,0 +1,1 @@
+"""Floor 4: what users run. One folder is one app."""

@@ -1,0 +1,293 @@
+"""The six abstractions: Runtime, Model, Index, Pipeline, Observer, App.
+
+There is no seventh without an architecture decision record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinue.core.record import Record
+from retinue.core.types import Array, Image, Outcome, Prepared, Signal, Tensors, TensorSpec
+
+Precision = Literal["f32", "bf16", "f16"]
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Executes weights on a device; knows no images. One instance is one session.
+
+    An instance is used by one thread at a time.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that `run` needs, in the model file's order."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that `run` returns, in the model file's order."""
+        ...
+
+    def run(self, tensors: Tensors) -> dict[str, Array]:
+        """Run one batch.
+
+        Raises:
+            InvalidTensor: a tensor is missing, unknown, or of the wrong dtype or shape.
+            ModelRunFailed: the engine failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back the device's memory. May be called twice."""
+        ...
+
+
+class RuntimeFactory(Protocol):
+    """What a runtime plug-in exposes as ``RUNTIME``."""
+
+    def __call__(self, path: Path, *, threads: int = 1, precision: Precision = "f32") -> Runtime:
+        """Load a model file.
+
+        Args:
+            path: An ONNX file.
+            threads: Threads inside one run.
+            precision: Arithmetic that is asked for; never less than asked.
+
+        Raises:
+            ModelCorrupt: the file cannot be parsed.
+            ConfigError: the runtime does not offer this precision.
+            MissingExtra: the engine is not installed.
+        """
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Owns pre- and postprocessing; same length and order; each item fails alone."""
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version in the registry: the start of the weights' digest."""
+        ...
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes the weights."""
+        ...
+
+    @property
+    def decode_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that a decoded image need not exceed by more than 2x."""
+        ...
+
+    def preprocess(self, image: Image) -> Prepared:
+        """Turn one image into the model's input rows. Raises an `InputError` for a bad one."""
+        ...
+
+    def run(self, batch: Sequence[Tensors]) -> list[dict[str, Array]]:
+        """Run rows together (each without the batch dimension); same length and order."""
+        ...
+
+    def postprocess(self, prepared: Prepared, outputs: Tensors) -> Outcome:
+        """Turn one item's output rows into its outcome."""
+        ...
+
+    def predict(self, inputs: Sequence[Image]) -> list[Outcome]:
+        """Preprocess, run and postprocess; an item's failure is its own outcome's error."""
+        ...
+
+    def close(self) -> None:
+        """Close the runtime."""
+        ...
+
+
+class Index(Protocol):
+    """Nearest neighbours over vectors or bit strings; always checked against a brute-force twin."""
+
+    def add(self, ids: NDArray[np.int64], vectors: Array) -> None:
+        """Add vectors (N, D) under ids (N,); an id that exists is replaced."""
+        ...
+
+    def remove(self, ids: NDArray[np.int64]) -> int:
+        """Remove ids; return how many existed."""
+        ...
+
+    def query(self, vectors: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids (Q, k) and distances (Q, k), nearest first; -1 and inf where fewer exist."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the index so that a crash leaves the old one or the new one, whole."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        ...
+
+
+class Pipeline(Protocol):
+    """Ordered stages; the only owner of queues, batching, deadlines and drop policy."""
+
+    @property
+    def model(self) -> Model:
+        """The model that it serves."""
+        ...
+
+    async def submit(
+        self,
+        item: bytes | Image,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        app: str = "",
+        source: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Record:
+        """Carry one item through all stages; a failure is the record's outcome, never raised.
+
+        Args:
+            item: An encoded image file, or a decoded image.
+            deadline: Seconds on ``time.monotonic()``'s clock; None for the pipeline's default.
+            priority: Larger goes first among items of the same deadline class.
+            app: Name of the app that asks.
+            source: Where the item came from.
+            tags: Free labels kept on the record.
+        """
+        ...
+
+    async def infer(
+        self, tensors: Tensors, *, deadline: float | None = None, priority: int = 0
+    ) -> dict[str, Array]:
+        """Run raw tensors, with their batch dimension, through the same queue.
+
+        Raises:
+            RetinueError: `InvalidTensor` and whatever stopped it.
+        """
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Reads finished Records; never blocks, slows or breaks a request."""
+
+    def observe(self, record: Record) -> Iterable[Signal]:
+        """Take one record in; yield what follows from it, mostly nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AppRequest:
+    """One request to an app's route, after the host has checked size, type and access.
+
+    Attributes:
+        body: The uploaded file's bytes.
+        filename: The name that the client gave it, "" if none.
+        query: The query's parameters.
+        request_id: Unique; also in the answer's header.
+    """
+
+    body: bytes
+    filename: str
+    query: Mapping[str, str]
+    request_id: str
+
+
+class Services(Protocol):
+    """What the host gives to apps."""
+
+    def pipeline(self, name: str) -> Pipeline:
+        """Return the pipeline that serves a model; "" names the app's default.
+
+        Raises:
+            ModelNotFound: no such model is loaded.
+        """
+        ...
+
+    def app_settings(self, app: str) -> Any:
+        """Return the app's settings: an instance of its manifest's ``settings``."""
+        ...
+
+    def card(self, model: str) -> Any:
+        """Return the `retinue.models.card.Card` of a loaded model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSpec:
+    """A pipeline that an app needs: the task, and the model served when none is chosen."""
+
+    task: str
+    default_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of an app.
+
+    Attributes:
+        path: For example "/v1/detect".
+        handler: "module:attribute" of ``async (Services, AppRequest) -> Mapping``.
+        summary: One line for the API's documentation.
+        parameters: Query parameters: name to (JSON schema, description).
+        response: JSON schema of the answer.
+    """
+
+    path: str
+    handler: str
+    summary: str
+    parameters: Mapping[str, tuple[Mapping[str, Any], str]] = field(default_factory=dict)
+    response: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the CLI: "module:attribute" of a function that `typer` can read.
+
+    The function takes a `typer.Context` whose ``obj`` is the host's ``open_services``.
+    """
+
+    name: str
+    handler: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the console: a template and a script in the app's own ``console`` folder."""
+
+    path: str
+    title: str
+    template: str
+    script: str
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A frozen manifest: all that an app adds to the system, named."""
+
+    name: str
+    title: str
+    summary: str
+    settings: type[Any]
+    pipelines: tuple[PipelineSpec, ...]
+    routes: tuple[Route, ...] = ()
+    commands: tuple[Command, ...] = ()
+    observers: tuple[str, ...] = ()
+    pages: tuple[Page, ...] = ()
+
+
+RouteHandler = Callable[[Services, AppRequest], Awaitable[Mapping[str, Any]]]

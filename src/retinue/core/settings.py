@@ -1,0 +1,187 @@
+"""Settings: one file (``retinue.toml``), one URL a part, ``RETINUE_*`` variables on top.
+
+The embedded default needs no file at all. A variable names a nested setting with two underscores:
+``RETINUE_SERVER__PORT=9000``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from retinue.core.errors import ConfigError
+
+DEFAULT_FILE = Path("retinue.toml")
+
+
+class Section(BaseModel):
+    """A table of the settings file; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(Section):
+    """Where the server listens and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8900, ge=0, le=65535)
+    api_keys: tuple[str, ...] = Field(
+        (), description="Digests as `retinue keys new` prints them; never the keys themselves."
+    )
+    insecure: bool = Field(False, description="Serve a non-loopback address without API keys.")
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Further Host names that browsers may use to reach the server."
+    )
+    max_body_bytes: int = Field(32 * 2**20, gt=0)
+    body_timeout_s: float = Field(30.0, gt=0)
+    max_connections: int = Field(1000, gt=0)
+    drain_s: float = Field(30.0, ge=0, description="How long SIGTERM waits for accepted work.")
+
+
+class Limits(Section):
+    """What a decoder may be given."""
+
+    max_bytes: int = Field(32 * 2**20, gt=0)
+    max_pixels: int = Field(64_000_000, gt=0)
+    max_frames: int = Field(1_000, gt=0, description="Frames that an animated image may announce.")
+
+
+class Execution(Section):
+    """How models are executed on this machine."""
+
+    runtime: str = "onnxruntime"
+    precision: Literal["f32", "bf16", "f16"] = "f32"
+    threads: int = Field(1, ge=1, le=256, description="Threads inside one run.")
+    instances: int = Field(0, ge=0, le=256, description="Sessions a model; 0: one a core.")
+
+
+class Batching(Section):
+    """The scheduler's policy."""
+
+    max_batch: int = Field(1, ge=1, le=1024)
+    window_ms: float = Field(0.0, ge=0, description="0: run as soon as an instance is free.")
+    max_queue: int = Field(256, ge=1)
+    deadline_ms: float = Field(10_000.0, gt=0)
+
+
+class Records(Section):
+    """Which finished requests are kept, where, and for how long."""
+
+    url: str = Field("", description="SQLAlchemy URL; empty: SQLite under RETINUE_HOME.")
+    sample: float = Field(1.0, ge=0, le=1, description="Share of successful records kept.")
+    keep_days: float = Field(30.0, gt=0)
+    keep_rows: int = Field(1_000_000, gt=0)
+
+
+class Blobs(Section):
+    """Whether and where inputs are kept beside their records."""
+
+    url: str = Field("", description="fsspec URL; empty: a folder under RETINUE_HOME.")
+    sample: float = Field(0.0, ge=0, le=1, description="Share of inputs kept, of records kept.")
+    keep_days: float = Field(30.0, gt=0)
+
+
+def default_home() -> Path:
+    """Return the platform's user data directory for Retinue."""
+    return Path(platformdirs.user_data_dir("retinue"))
+
+
+def default_cache() -> Path:
+    """Return the platform's user cache directory for Retinue."""
+    return Path(platformdirs.user_cache_dir("retinue"))
+
+
+class Settings(BaseSettings):
+    """All settings.
+
+    Attributes:
+        home: The one directory of state: records, blobs.
+        cache: The model cache.
+        models: Names of models that `retinue up` loads beside the apps' defaults.
+        apps: Settings of each app by its name, read by the app's own settings class.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RETINUE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Field(default_factory=default_home)
+    cache: Path = Field(default_factory=default_cache)
+    models: tuple[str, ...] = ()
+    server: Server = Server()
+    limits: Limits = Limits()
+    execution: Execution = Execution()
+    batching: Batching = Batching()
+    records: Records = Records()
+    blobs: Blobs = Blobs()
+    apps: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("home", "cache")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def records_url(self) -> str:
+        """The records' SQLAlchemy URL, with the embedded default filled in."""
+        return self.records.url or f"sqlite:///{self.home / 'records.sqlite3'}"
+
+    @property
+    def blobs_url(self) -> str:
+        """The blobs' fsspec URL, with the embedded default filled in."""
+        return self.blobs.url or (self.home / "blobs").as_uri()
+
+
+def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings: overrides, then ``RETINUE_*`` variables, then the file, then defaults.
+
+    Args:
+        file: A TOML file; None reads ``retinue.toml`` in the working directory if there is one.
+        overrides: Values that win over all others, as from the command line.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is unknown or out of range.
+    """
+    if file is not None and not file.is_file():
+        raise ConfigError(f"no settings file at {file}; give an existing one with --config")
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+
+    class _Settings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            if path is None:
+                return (init_settings, env_settings)
+            return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path))
+
+    try:
+        return _Settings(**overrides)
+    except ValidationError as error:
+        where = f"settings{f' ({path})' if path else ''}"
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read settings file {path}: {error}") from error
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""Importers: from a foreign weight format to ONNX, without the foreign framework."""

@@ -1,0 +1,1 @@
+"""Floor 3: scheduling, batching and the staged pipeline."""

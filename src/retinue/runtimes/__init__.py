@@ -1,0 +1,1 @@
+"""Floor 1: what executes weights. One file is one runtime."""
