@@ -6,15 +6,19 @@ There is no seventh without an architecture decision record.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+# The command line reads the manifests before it knows its command: NumPy would make help slow.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from retinue.core.record import Record
-from retinue.core.types import Array, Image, Outcome, Prepared, Signal, Tensors, TensorSpec
+    from retinue.core.record import Record
+    from retinue.core.settings import Limits
+    from retinue.core.types import Array, Image, Outcome, Prepared, Signal, Tensors, TensorSpec
 
 Precision = Literal["f32", "bf16", "f16"]
 
@@ -209,8 +213,13 @@ class AppRequest:
 class Services(Protocol):
     """What the host gives to apps."""
 
-    def pipeline(self, name: str) -> Pipeline:
-        """Return the pipeline that serves a model; "" names the app's default.
+    @property
+    def limits(self) -> Limits:
+        """What a decoder may be given."""
+        ...
+
+    def pipeline(self, model: str) -> Pipeline:
+        """Return the pipeline that serves a model.
 
         Raises:
             ModelNotFound: no such model is loaded.
@@ -225,13 +234,27 @@ class Services(Protocol):
         """Return the `retinue.models.card.Card` of a loaded model."""
         ...
 
+    async def finish(self, record: Record, body: bytes | None = None) -> bool:
+        """Show a record, as the app decided it, to the observers, and keep it.
+
+        Returns:
+            Whether the record is durable now; False where sampling, a full queue or a failing
+            disk left it out. Never raises for those: a request does not fail for its record.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineSpec:
-    """A pipeline that an app needs: the task, and the model served when none is chosen."""
+    """A pipeline that an app needs.
+
+    Attributes:
+        task: What its model must be for, for example "detect".
+        setting: The app's setting that names the model served when a request chooses none.
+    """
 
     task: str
-    default_model: str
+    setting: str = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +280,28 @@ class Route:
 class Command:
     """A command of the CLI: "module:attribute" of a function that `typer` can read.
 
-    The function takes a `typer.Context` whose ``obj`` is the host's ``open_services``.
+    The function takes a `typer.Context` whose ``obj`` is an `OpenServices`.
     """
 
     name: str
     handler: str
-    help: str
+
+
+class OpenServices(Protocol):
+    """What the host gives to an app's command: services, opened for as long as it needs them."""
+
+    def __call__(
+        self, app: str, *, config: Path | None, models: tuple[str, ...], record: bool
+    ) -> AbstractAsyncContextManager[Services]:
+        """Open services.
+
+        Args:
+            app: The app that asks.
+            config: A settings file, or None for the default one.
+            models: Models to load; empty for the app's own default.
+            record: Whether `Services.finish` keeps records.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +316,19 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A frozen manifest: all that an app adds to the system, named."""
+    """A frozen manifest: all that an app adds to the system, named.
+
+    Attributes:
+        name: Its key.
+        title: As people read it.
+        summary: One line.
+        settings: "module:attribute" of a pydantic model, the app's table of the settings file.
+    """
 
     name: str
     title: str
     summary: str
-    settings: type[Any]
+    settings: str
     pipelines: tuple[PipelineSpec, ...]
     routes: tuple[Route, ...] = ()
     commands: tuple[Command, ...] = ()
@@ -290,4 +336,4 @@ class App:
     pages: tuple[Page, ...] = ()
 
 
-RouteHandler = Callable[[Services, AppRequest], Awaitable[Mapping[str, Any]]]
+RouteHandler: TypeAlias = "Callable[[Services, AppRequest], Awaitable[Mapping[str, Any]]]"

@@ -1,0 +1,116 @@
+"""What the batcher and the whole pipeline cost in CPU time for each item, with a model that does
+nothing: ``python benchmarks/batcher.py [--items 20000] [--concurrent 32]``.
+
+The process' CPU time over all threads, loop and thread hops included. A round is one pass over all
+rows of the table (A B A B ...); the best and the median round are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import uvloop
+
+from retinue.core.settings import Batching, Limits
+from retinue.pipeline.batcher import Batcher
+from retinue.pipeline.pipeline import ModelPipeline
+from retinue.pipeline.worker import Instance, nothing, same
+from retinue.testing.models import FakeModel, numbered
+
+One = Callable[[], Awaitable[object]]
+
+
+async def closed_loop(one: One, items: int, concurrent: int) -> tuple[float, float]:
+    """Return CPU and wall microseconds an item."""
+
+    async def client() -> None:
+        for _ in range(items // concurrent):
+            await one()
+
+    await asyncio.gather(*(one() for _ in range(concurrent)))
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(client() for _ in range(concurrent)))
+    scale = 1e6 / (items // concurrent * concurrent)
+    return (time.process_time() - cpu) * scale, (time.perf_counter() - wall) * scale
+
+
+async def batcher(
+    instances: int, max_batch: int, items: int, concurrent: int
+) -> tuple[float, float]:
+    made = Batcher(
+        [Instance(list, nothing)] * instances, name="bench", max_batch=max_batch, max_queue=4096
+    )
+    made.start()
+    deadline = time.monotonic() + 600
+    try:
+        return await closed_loop(lambda: made.submit(1, same, deadline=deadline), items, concurrent)
+    finally:
+        await made.stop(5)
+
+
+async def executor(items: int, concurrent: int) -> tuple[float, float]:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as pool:
+        return await closed_loop(lambda: loop.run_in_executor(pool, list, (1,)), items, concurrent)
+
+
+async def floor(items: int, concurrent: int) -> tuple[float, float]:
+    """A future that the loop sets in its next turn: what waiting alone costs."""
+    loop = asyncio.get_running_loop()
+
+    async def one() -> None:
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+
+    return await closed_loop(one, items, concurrent)
+
+
+async def pipeline(max_batch: int, items: int, concurrent: int) -> tuple[float, float]:
+    image = numbered(7)
+    batching = Batching(max_batch=max_batch, max_queue=4096)
+    async with ModelPipeline([FakeModel()], batching=batching, limits=Limits(), workers=1) as made:
+        return await closed_loop(lambda: made.submit(image), items, concurrent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--concurrent", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    size = {"items": options.items, "concurrent": options.concurrent}
+    cases = {
+        "floor: a future and a turn of the loop": partial(floor, **size),
+        "run_in_executor, one thread": partial(executor, **size),
+        "batcher, 1 instance, max_batch 1": partial(batcher, 1, 1, **size),
+        "batcher, 1 instance, max_batch 8": partial(batcher, 1, 8, **size),
+        "batcher, 1 instance, max_batch 32": partial(batcher, 1, 32, **size),
+        "batcher, 2 instances, max_batch 16": partial(batcher, 2, 16, **size),
+        "whole pipeline, max_batch 1": partial(pipeline, 1, **size),
+        "whole pipeline, max_batch 32": partial(pipeline, 32, **size),
+    }
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for _ in range(options.rounds):
+        for name, case in cases.items():
+            for loop, factory in loops.items():
+                with asyncio.Runner(loop_factory=factory) as runner:
+                    seen.setdefault((name, loop), []).append(runner.run(case()))
+    print(f"{options.concurrent} concurrent, {options.items} items, {options.rounds} rounds")
+    print(f"{'':42}{'loop':>9}{'CPU us/item':>20}{'wall us/item':>14}")
+    print(f"{'':42}{'':9}{'best':>10}{'median':>10}{'median':>14}")
+    for (name, loop), pairs in seen.items():
+        cpu, wall = zip(*pairs, strict=True)
+        line = f"{min(cpu):10.1f}{statistics.median(cpu):10.1f}{statistics.median(wall):14.1f}"
+        print(f"{name:42}{loop:>9}{line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The HTTP application: routes made from the apps' manifests, health, metrics, status, console."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import retinue
+from retinue.core import plugins, protocols
+from retinue.core.errors import EmptyInput, InvalidRequest, ShuttingDown
+from retinue.core.protocols import App, AppRequest, RouteHandler
+from retinue.host import openapi, pages, v2
+from retinue.host.access import Policy
+from retinue.host.contract import Host
+from retinue.host.edge import Edge, Headers, State, header_map, respond, respond_json
+from retinue.host.upload import first_file, read_body, unless_client_leaves
+
+MAX_QUERY_FIELDS = 64
+PRIVATE_HEADERS = "_headers"
+
+
+def parse_query(raw: bytes, known: Mapping[str, Any]) -> dict[str, str]:
+    """Read a query string; a name may be given once.
+
+    Raises:
+        InvalidRequest: a parameter is unknown, repeated, or there are far too many.
+    """
+    if not raw:
+        return {}
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+        )
+    except ValueError as error:
+        raise InvalidRequest(f"the query cannot be read: {error}") from error
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise InvalidRequest(f"unknown parameter {name[:60]!r}; this route takes: {names}")
+        if name in query:
+            raise InvalidRequest(f"parameter {name!r} is given more than once")
+        query[name] = value
+    return query
+
+
+class AppEndpoint:
+    """One route of an app: reads the upload within its limits, calls the handler, answers JSON."""
+
+    def __init__(self, host: Host, state: State, route: protocols.Route) -> None:
+        self._host = host
+        self._state = state
+        self._route = route
+        self._handler: RouteHandler = plugins.resolve(route.handler)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if self._state.draining:
+            raise ShuttingDown("the server is stopping; send the request again to another one")
+        server = self._host.settings.server
+        headers = header_map(scope)
+        query = parse_query(scope["query_string"], self._route.parameters)
+        body = await read_body(
+            receive, headers, limit=server.max_body_bytes, timeout_s=server.body_timeout_s
+        )
+        upload = first_file(body, headers.get(b"content-type", b""))
+        scope["filename"] = upload.filename
+        if not upload.body:
+            raise EmptyInput("the body is empty; send an image file as the body or in a form")
+        request = AppRequest(upload.body, upload.filename, query, scope["request_id"])
+        answer = dict(
+            await unless_client_leaves(receive, self._call(request)),
+        )
+        extra: Mapping[str, str] = answer.pop(PRIVATE_HEADERS, {})
+        more: Headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in extra.items()]
+        await respond_json(send, answer, headers=more)
+
+    async def _call(self, request: AppRequest) -> Mapping[str, Any]:
+        return await self._handler(self._host, request)
+
+
+class Status:
+    """What the console's home page shows: models, apps, version."""
+
+    def __init__(self, host: Host, state: State) -> None:
+        self._host = host
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the state of the server."""
+        settings = self._host.settings
+        await respond_json(
+            send,
+            {
+                "name": "retinue",
+                "version": retinue.__version__,
+                "python": platform.python_version(),
+                "ready": self._state.ready and not self._state.draining,
+                "uptime_s": round(time.monotonic() - self._state.started, 1),
+                "runtime": settings.execution.runtime,
+                "precision": settings.execution.precision,
+                "models": [self._model(name) for name in self._host.pipelines],
+                "apps": [self._app(app) for app in self._host.apps],
+            },
+        )
+
+    def _model(self, name: str) -> dict[str, Any]:
+        pipeline, card = self._host.pipelines[name], self._host.card(name)
+        return {
+            "name": name,
+            "version": pipeline.model.version,
+            "task": card.task,
+            "summary": card.summary,
+            "license": card.license,
+            "homepage": card.homepage,
+            "classes": len(card.classes),
+            "input": [card.input.height, card.input.width],
+            "queue_depth": getattr(pipeline, "queue_depth", 0),
+        }
+
+    def _app(self, app: App) -> dict[str, Any]:
+        settings = self._host.app_settings(app.name)
+        return {
+            "name": app.name,
+            "title": app.title,
+            "summary": app.summary,
+            "pages": [{"path": page.path, "title": page.title} for page in app.pages],
+            "routes": [{"path": route.path, "summary": route.summary} for route in app.routes],
+            "pipelines": [
+                {"task": spec.task, "model": getattr(settings, spec.setting)}
+                for spec in app.pipelines
+            ],
+        }
+
+
+class Health:
+    """``/healthz`` (the process answers) and ``/readyz`` (it takes work)."""
+
+    def __init__(self, state: State, *, readiness: bool) -> None:
+        self._state = state
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 200 or 503."""
+        ok = not self._readiness or (self._state.ready and not self._state.draining)
+        word = "ok" if ok else ("draining" if self._state.draining else "loading")
+        await respond_json(send, {"status": word}, 200 if ok else 503)
+
+
+class MetricsEndpoint:
+    """``/metrics`` in Prometheus' exposition format."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with all metrics."""
+        body, content_type = self._host.metrics.render()
+        await respond(send, 200, body, content_type.encode("latin-1"))
+
+
+class Fixed:
+    """A body that never changes."""
+
+    def __init__(self, body: bytes, content_type: bytes) -> None:
+        self._body = body
+        self._content_type = content_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with it."""
+        await respond(send, 200, self._body, self._content_type)
+
+
+def build(host: Host, state: State) -> ASGIApp:
+    """Return the whole HTTP application.
+
+    Raises:
+        PluginError: a manifest names a handler that cannot be imported.
+    """
+    routes: list[BaseRoute] = [
+        Route(route.path, AppEndpoint(host, state, route), methods=["POST"])
+        for app in host.apps
+        for route in app.routes
+    ]
+    document = openapi.render(host.apps)
+    console = pages.Console(host.apps)
+    routes += [
+        *v2.routes(host, state),
+        Route("/v1/status", Status(host, state), methods=["GET"]),
+        Route("/healthz", Health(state, readiness=False), methods=["GET"]),
+        Route("/readyz", Health(state, readiness=True), methods=["GET"]),
+        Route("/metrics", MetricsEndpoint(host), methods=["GET"]),
+        Route("/openapi.json", Fixed(document, b"application/json"), methods=["GET"]),
+        *console.routes(),
+    ]
+    return Edge(
+        Router(routes, redirect_slashes=False),
+        policy=Policy(host.settings.server),
+        metrics=host.metrics,
+        state=state,
+        public=frozenset({"/healthz", "/readyz", "/openapi.json"}) | console.public,
+        public_prefixes=console.public_prefixes,
+    )

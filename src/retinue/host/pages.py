@@ -1,0 +1,171 @@
+"""The console: pages made from the apps' manifests, their static files, the API's documentation.
+
+Pages hold no data: what they show, their scripts fetch through the API with the caller's key.
+They are therefore rendered once, at the start, and may be read without a key.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
+from swagger_ui_bundle import swagger_ui_path
+
+import retinue
+from retinue.core.errors import PluginError
+from retinue.core.protocols import App, Page
+from retinue.host.edge import Headers, respond
+
+CONSOLE = Path(__file__).parent / "console"
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'{style}; img-src 'self' blob: data:; "
+    "connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+PAGE_POLICY = _POLICY.format(style="") + "; require-trusted-types-for 'script'"
+DOCS_POLICY = _POLICY.format(style=" 'unsafe-inline'")
+STATIC_CACHE = b"no-cache"  # kept, and revalidated by its ETag: an upgrade shows at once
+
+
+def page_headers(policy: str) -> Headers:
+    """Return the security headers of a page."""
+    return [
+        (b"content-security-policy", policy.encode("ascii")),
+        (b"referrer-policy", b"same-origin"),
+        (b"x-frame-options", b"DENY"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
+        (b"cache-control", b"no-cache"),
+    ]
+
+
+class RenderedPage:
+    """A page, rendered."""
+
+    def __init__(self, html: str, policy: str = PAGE_POLICY) -> None:
+        self._body = html.encode("utf-8")
+        self._headers = page_headers(policy)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the page."""
+        await respond(send, 200, self._body, b"text/html; charset=utf-8", self._headers)
+
+
+class Static:
+    """A folder of static files, of the kinds that a page uses and no others."""
+
+    SUFFIXES = (".js", ".css", ".svg", ".png", ".webmanifest", ".map")
+
+    def __init__(self, folder: Path) -> None:
+        self._files = StaticFiles(directory=folder)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a file."""
+
+        async def with_cache(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"cache-control", STATIC_CACHE))
+            await send(message)
+
+        if not scope["path"].endswith(self.SUFFIXES):
+            scope = {**scope, "path": scope["path"] + "/not-a-static-file"}
+        await self._files(scope, receive, with_cache)
+
+
+def console_folder(app: App) -> Path:
+    """Return the folder of an app's templates and scripts: ``console`` beside its settings class.
+
+    Raises:
+        PluginError: the app names pages and has no such folder.
+    """
+    name = app.settings.partition(":")[0]
+    while name:
+        package = Path(importlib.import_module(name).__file__ or "").parent
+        if (package / "console").is_dir():
+            return package / "console"
+        name = name.rpartition(".")[0]
+    raise PluginError(f"app {app.name!r} names console pages and has no folder console/ beside it")
+
+
+@cache
+def _environment(folder: Path | None) -> Environment:
+    shared = FileSystemLoader(CONSOLE / "templates")
+    loader = shared if folder is None else ChoiceLoader([FileSystemLoader(folder), shared])
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+
+
+class Console:
+    """All pages of the console."""
+
+    def __init__(self, apps: Iterable[App]) -> None:
+        """Render the pages.
+
+        Raises:
+            PluginError: an app's template is missing or broken.
+        """
+        self._apps = tuple(apps)
+        self._navigation = [
+            {"path": "/", "title": "Home"},
+            *({"path": page.path, "title": page.title} for _, page in self._pages()),
+        ]
+        self.public = frozenset(
+            {"/", "/docs", "/favicon.ico", *(page.path for _, page in self._pages())}
+        )
+        self.public_prefixes = ("/static/", "/swagger/", "/apps/")
+
+    def _pages(self) -> list[tuple[App, Page]]:
+        return [(app, page) for app in self._apps for page in app.pages]
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of the pages and of their static files."""
+        home = self._render(None, "home.html", "/", "Home", "/static/home.js")
+        docs = self._render(None, "docs.html", "/docs", "API", "/static/docs.js")
+        routes: list[BaseRoute] = [
+            Route("/", RenderedPage(home), methods=["GET"]),
+            Route("/docs", RenderedPage(docs, DOCS_POLICY), methods=["GET"]),
+            Route("/favicon.ico", _Favicon(), methods=["GET"]),
+            Mount("/static", Static(CONSOLE / "static")),
+            Mount("/swagger", Static(Path(swagger_ui_path))),
+        ]
+        for app, page in self._pages():
+            folder = console_folder(app)
+            script = f"/apps/{app.name}/{page.script}"
+            html = self._render(folder, page.template, page.path, page.title, script)
+            routes.append(Route(page.path, RenderedPage(html), methods=["GET"]))
+        routes += [
+            Mount(f"/apps/{app.name}", Static(console_folder(app)))
+            for app in self._apps
+            if app.pages
+        ]
+        return routes
+
+    def _render(
+        self, folder: Path | None, template: str, path: str, title: str, script: str
+    ) -> str:
+        try:
+            return (
+                _environment(folder)
+                .get_template(template)
+                .render(
+                    title=title,
+                    path=path,
+                    script=script,
+                    navigation=self._navigation,
+                    version=retinue.__version__,
+                )
+            )
+        except TemplateError as error:
+            raise PluginError(f"console page {path} ({template}): {error}") from error
+
+
+class _Favicon:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (CONSOLE / "static" / "icon.svg").read_bytes()
+        await respond(send, 200, body, b"image/svg+xml", [(b"cache-control", b"max-age=86400")])

@@ -1,0 +1,225 @@
+"""The composition root: makes one running system out of settings and App manifests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from retinue.core.errors import ConfigError, ModelNotFound, StorageError
+from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
+from retinue.core.protocols import App, Observer
+from retinue.core.record import Record
+from retinue.core.settings import Limits, Settings, cores, load_settings
+from retinue.core.types import Signal
+from retinue.models.card import Card
+from retinue.models.catalogue import find
+from retinue.models.loading import load_model
+from retinue.models.registry import Entry, Registry
+from retinue.models.sources.base import Progress, Quiet
+from retinue.monitor.metrics import MetricsObserver
+from retinue.pipeline.observers import ObserverHub
+from retinue.pipeline.pipeline import ModelPipeline
+from retinue.store.blobs import open_blobs
+from retinue.store.records import open_records
+from retinue.store.writer import RecordWriter
+
+log = logging.getLogger("retinue")
+
+# A request does not wait longer than this for its record to be durable.
+RECORD_WAIT_S = 1.0
+
+
+def installed_apps() -> tuple[App, ...]:
+    """Return the manifests of all apps, built in and from outside."""
+    return tuple(load(APPS, name) for name in names(APPS))
+
+
+def obtain(registry: Registry, name: str, progress: Progress) -> Entry:
+    """Return an installed model; pull it first when it is only in the catalogue.
+
+    Raises:
+        ModelNotFound: neither installed nor in the catalogue.
+        RetinueError: the pull failed, or its licence must be accepted first.
+    """
+    try:
+        return registry.get(name)
+    except ModelNotFound:
+        return registry.pull(find(name), progress=progress)
+
+
+class HostServices:
+    """The running system: pipelines, observers and stores, by the settings.
+
+    Args:
+        settings: All settings.
+        apps: The apps that are served.
+        models: Models to load beside the apps' own; None loads each app's default.
+        record: Whether records are kept.
+        progress: Hears of pulls.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        apps: Sequence[App],
+        *,
+        models: Sequence[str] | None = None,
+        record: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = settings
+        self.apps = tuple(apps)
+        self.metrics = MetricsObserver()
+        self.pipelines: dict[str, ModelPipeline] = {}
+        self.cards: dict[str, Card] = {}
+        self._app_settings = {app.name: _read_app_settings(app, settings) for app in apps}
+        self._models = tuple(models) if models is not None else self._default_models()
+        self._record = record
+        self._progress = progress or Quiet()
+        self._hub: ObserverHub | None = None
+        self._writer: RecordWriter | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What a decoder may be given."""
+        return self.settings.limits
+
+    def app_settings(self, app: str) -> Any:
+        """Return the app's settings."""
+        return self._app_settings[app]
+
+    def pipeline(self, model: str) -> ModelPipeline:
+        """Return the pipeline of a loaded model.
+
+        Raises:
+            ModelNotFound: it is not loaded.
+        """
+        try:
+            return self.pipelines[model]
+        except KeyError:
+            known = ", ".join(sorted(self.pipelines)) or "none"
+            message = f"no model {model[:64]!r} is loaded; loaded: {known}"
+            raise ModelNotFound(f"{message} (setting `models` names more)") from None
+
+    def card(self, model: str) -> Card:
+        """Return the card of a loaded model."""
+        self.pipeline(model)
+        return self.cards[model]
+
+    async def finish(self, record: Record, body: bytes | None = None) -> bool:
+        """Show a record to the observers and keep it; see `retinue.core.protocols.Services`."""
+        if self._hub is not None:
+            self._hub.publish(record)
+        if self._writer is None:
+            return False
+        written = asyncio.wrap_future(self._writer.submit(record, body))
+        try:
+            return await asyncio.wait_for(asyncio.shield(written), RECORD_WAIT_S)
+        except TimeoutError:
+            return False
+
+    async def start(self) -> None:
+        """Load the models, open the stores and start the workers; on failure nothing stays open.
+
+        Raises:
+            RetinueError: a model, store or plug-in cannot be had.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.drain(0)
+            raise
+
+    async def _start(self) -> None:
+        registry = Registry(self.settings.cache)
+        # Everything that can be wrong is tried before the first model takes memory.
+        entries = [obtain(registry, name, self._progress) for name in self._models]
+        observers: dict[str, Observer] = {"metrics": self.metrics}
+        for name in sorted({n for app in self.apps for n in app.observers} - {"metrics"}):
+            observers[name] = load(OBSERVERS, name)()
+        self._hub = ObserverHub(observers, on_signal=_log_signal)
+        if self._record:
+            self._writer = self._open_writer()
+        for entry in entries:
+            await self._start_pipeline(entry)
+
+    def _open_writer(self) -> RecordWriter:
+        settings = self.settings
+        records = open_records(settings.records_url)
+        try:
+            blobs = open_blobs(settings.blobs_url)
+        except StorageError:
+            records.close()
+            raise
+        dropped = partial(self.metrics.dropped, "record")
+        return RecordWriter(records, blobs, settings.records, settings.blobs, on_drop=dropped)
+
+    async def _start_pipeline(self, entry: Entry) -> None:
+        settings = self.settings
+        count = settings.execution.instances or max(1, cores() // settings.execution.threads)
+        instances = [load_model(entry, settings.execution) for _ in range(count)]
+        pipeline = ModelPipeline(instances, batching=settings.batching, limits=settings.limits)
+        await pipeline.start()
+        self.pipelines[entry.card.name] = pipeline
+        self.cards[entry.card.name] = entry.card
+        self.metrics.watch_queue(entry.card.name, entry.version, lambda: pipeline.queue_depth)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish accepted work in at most so many seconds, then give everything back."""
+        await asyncio.gather(*(p.drain(timeout_s) for p in self.pipelines.values()))
+        if self._hub is not None:
+            await asyncio.to_thread(self._hub.close, 5.0)
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+
+    def _default_models(self) -> tuple[str, ...]:
+        wanted = [
+            getattr(self._app_settings[app.name], spec.setting)
+            for app in self.apps
+            for spec in app.pipelines
+        ]
+        return tuple(dict.fromkeys([*wanted, *self.settings.models]))
+
+
+def _read_app_settings(app: App, settings: Settings) -> Any:
+    try:
+        return resolve(app.settings).model_validate(settings.apps.get(app.name, {}))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"settings [apps.{app.name}]: " + "; ".join(lines)) from error
+
+
+def _log_signal(observer: str, signal: Signal) -> None:
+    log.warning("signal of observer %s: %s", observer, signal)
+
+
+@asynccontextmanager
+async def open_services(
+    app: str,
+    *,
+    config: Path | None,
+    models: tuple[str, ...],
+    record: bool,
+    progress: Callable[[], Progress] = Quiet,
+) -> AsyncIterator[HostServices]:
+    """Open services for one app's command; see `retinue.core.protocols.OpenServices`."""
+    manifest: App = load(APPS, app)
+    services = HostServices(
+        load_settings(config),
+        (manifest,),
+        models=models or None,
+        record=record,
+        progress=progress(),
+    )
+    await services.start()
+    try:
+        yield services
+    finally:
+        await services.drain(services.settings.server.drain_s)

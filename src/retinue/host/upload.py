@@ -1,0 +1,226 @@
+"""Reading a request's body: bounded in bytes and in time, raw or multipart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Receive
+
+from retinue.core.errors import (
+    ClientClosed,
+    DeadlineExceeded,
+    InvalidRequest,
+    TooManyBytes,
+    UnsupportedMedia,
+)
+
+T = TypeVar("T")
+
+MAX_PARTS = 32
+MAX_FILENAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An uploaded file.
+
+    Attributes:
+        body: Its bytes.
+        filename: The last part of the name that the client gave it, "" if none.
+    """
+
+    body: bytes
+    filename: str = ""
+
+
+def _too_many(limit: int) -> TooManyBytes:
+    return TooManyBytes(
+        f"the body is larger than {limit} bytes; send a smaller one, or raise "
+        "server.max_body_bytes in the settings"
+    )
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout_s: float
+) -> bytes:
+    """Read a request's whole body.
+
+    Args:
+        receive: The ASGI channel.
+        headers: Lower-case names to values.
+        limit: Most bytes that are accepted; refused by Content-Length before anything is read,
+            and counted again while reading, for a chunked body announces no length.
+        timeout_s: Most seconds that the whole body may take.
+
+    Raises:
+        TooManyBytes: more than the limit.
+        DeadlineExceeded: the client was too slow.
+        ClientClosed: the client went away.
+        UnsupportedMedia: the body is compressed.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").lower()
+    if encoding != b"identity":
+        raise UnsupportedMedia(
+            f"content-encoding {encoding[:40].decode('latin-1')!r} is not read here; send the "
+            "body as it is"
+        )
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:20]) > limit:
+        raise _too_many(limit)
+    chunks: list[bytes] = []
+    total = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientClosed("the client went away before its request was complete")
+                chunk = message.get("body", b"")
+                if chunk:
+                    total += len(chunk)
+                    if total > limit:
+                        raise _too_many(limit)
+                    chunks.append(chunk)
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"the body did not arrive within {timeout_s:g} s; send it faster, or raise "
+            "server.body_timeout_s in the settings"
+        ) from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def safe_filename(name: str) -> str:
+    """Return the last part of a client's file name, printable and at most 255 characters."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(c for c in last if c.isprintable())[:MAX_FILENAME]
+
+
+class _Parts:
+    """Collects the first file of a multipart body from the parser's callbacks."""
+
+    def __init__(self) -> None:
+        self.file: Upload | None = None
+        self._parts = 0
+        self._name = b""
+        self._value = b""
+        self._disposition = b""
+        self._filename: str | None = None
+        self._chunks: list[bytes] = []
+
+    def part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"the multipart body has more than {MAX_PARTS} parts")
+        self._disposition, self._filename, self._chunks = b"", None, []
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def headers_finished(self) -> None:
+        if self.file is None:
+            self._filename = _disposition_filename(self._disposition)
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._filename is not None:
+            self._chunks.append(data[start:end])
+
+    def part_end(self) -> None:
+        if self._filename is not None:
+            self.file = Upload(b"".join(self._chunks), safe_filename(self._filename))
+            self._filename = None
+
+
+def _disposition_filename(value: bytes) -> str | None:
+    _, options = parse_options_header(value)
+    name = options.get(b"filename")
+    return None if name is None else name.decode("utf-8", "replace")
+
+
+def _boundary(content_type: bytes) -> bytes | None:
+    kind, options = parse_options_header(content_type)
+    if kind.lower() != b"multipart/form-data":
+        return None
+    boundary = options.get(b"boundary", b"")
+    if not boundary:
+        raise InvalidRequest("the multipart content-type names no boundary")
+    return boundary
+
+
+def first_file(body: bytes, content_type: bytes) -> Upload:
+    """Return the file that a body carries: the first one of a form, or the body itself.
+
+    Raises:
+        InvalidRequest: the form is malformed or has no file.
+    """
+    if content_type[:10].lower() != b"multipart/":
+        return Upload(body)
+    boundary = _boundary(content_type)
+    if boundary is None:
+        raise InvalidRequest("of the multipart types only multipart/form-data is read here")
+    parts = _Parts()
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": parts.part_begin,
+                "on_header_field": parts.header_field,
+                "on_header_value": parts.header_value,
+                "on_header_end": parts.header_end,
+                "on_headers_finished": parts.headers_finished,
+                "on_part_data": parts.part_data,
+                "on_part_end": parts.part_end,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidRequest(f"the multipart body is malformed: {error}") from error
+    if parts.file is None:
+        raise InvalidRequest("the form has no file; send one as a field with a file name")
+    return parts.file
+
+
+async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run the work in this task; cancel it when the client goes away meanwhile.
+
+    The body must have been read. A watcher task waits on the channel, and the work itself stays
+    in the caller's task, so that the common case costs one task and no hand-over of the result.
+
+    Raises:
+        ClientClosed: the client went away, and the work was cancelled.
+    """
+    current = asyncio.current_task()
+    assert current is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        current.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if left and current.uncancel() == 0:
+            raise ClientClosed("the client went away before its answer was ready") from None
+        raise
+    finally:
+        watcher.cancel()

@@ -1,0 +1,1 @@
+"""What the importers share: the ONNX graph under construction and how it becomes a file."""

@@ -1,0 +1,246 @@
+"""Reads a state dict from a legacy PyTorch file (``torch.save`` before 1.6), without PyTorch.
+
+Such a file is five pickles in a row, then the raw storages: magic number, protocol version,
+system facts, the object, the storages' keys; then for each key its element count (int64) and its
+elements. A pickle is a program, so that it is held to what a state dict needs, twice: only the
+opcodes that build dicts, tuples and numbers are accepted, before anything runs, and only four
+kinds of global are resolved, all to functions of this module.
+
+Source of the format: ``torch/serialization.py``, ``_legacy_save``.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from retinue.core.errors import ModelCorrupt, UnsafePickle, UnsupportedModel, storage_errors
+from retinue.core.types import Array
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_PICKLES = 5
+_MOST_MEMO = 1_000_000
+_OPCODES = frozenset(
+    {"PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"}
+    | {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
+    | {"EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+    | {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET"}
+    | {"LONG_BINGET", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"}
+)
+_STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _StorageType:
+    dtype: str
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise UnsafePickle("the pickle builds a storage by itself; it was not loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    key: str
+    dtype: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_state_dict(path: Path) -> dict[str, Array]:
+    """Read the tensors of a legacy ``.pth`` file.
+
+    Returns:
+        Name to array, in the file's order. A tensor's strides are honoured; the arrays are
+        C-contiguous copies.
+
+    Raises:
+        UnsafePickle: the file asks for anything but plain tensors.
+        ModelCorrupt: it is truncated, or its sizes and offsets contradict one another.
+        UnsupportedModel: it is a newer, zipped file.
+    """
+    with storage_errors(path, "reading the weights"):
+        data = path.read_bytes()
+    if data[:4] == b"PK\x03\x04":
+        raise UnsupportedModel(
+            f"{path.name} is a zipped PyTorch file; save it with "
+            "torch.save(state, path, _use_new_zipfile_serialization=False)"
+        )
+    ends = _scan(data, path.name)
+    pickles = [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    magic, protocol, system, state, keys = (_load(p, path.name) for p in pickles)
+    if magic != _MAGIC or protocol != _PROTOCOL:
+        raise ModelCorrupt(f"{path.name} is not a legacy PyTorch file: its magic number is wrong")
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise UnsupportedModel(f"{path.name} was not written on a little-endian machine")
+    tensors = _tensors(state, path.name)
+    storages = _storages(data, ends[-1], keys, tensors, path.name)
+    return {name: _array(name, tensor, storages) for name, tensor in tensors.items()}
+
+
+def _scan(data: bytes, name: str) -> list[int]:
+    """Check the opcodes of all pickles without running them; return where each ends."""
+    stream = io.BytesIO(data)
+    ends = []
+    for _ in range(_PICKLES):
+        try:
+            for opcode, argument, _position in pickletools.genops(stream):
+                if opcode.name not in _OPCODES:
+                    raise UnsafePickle(
+                        f"{name}: the pickle uses {opcode.name}, which tensors do not need; "
+                        "it was not loaded"
+                    )
+                if (
+                    opcode.name == "LONG_BINPUT"
+                    and argument is not None
+                    and (argument > _MOST_MEMO)
+                ):
+                    raise UnsafePickle(f"{name}: the pickle asks for a memo of {argument} items")
+        except (ValueError, struct.error, IndexError, OverflowError) as error:
+            raise ModelCorrupt(f"{name} is truncated or not a PyTorch file: {error}") from error
+        ends.append(stream.tell())
+    return ends
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch" and name in _STORAGES:
+            return _StorageType(_STORAGES[name])
+        raise UnsafePickle(
+            f"the pickle asks for {module}.{name}, which is not a plain tensor; it was not loaded"
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        if (
+            not isinstance(pid, tuple)
+            or len(pid) not in (5, 6)
+            or pid[0] != "storage"
+            or not isinstance(pid[1], _StorageType)
+            or not isinstance(pid[2], str)
+            or not _is_count(pid[4])
+            or (len(pid) == 6 and pid[5] is not None)
+        ):
+            raise UnsafePickle("the pickle refers to something other than a storage")
+        return _Storage(pid[2], pid[1].dtype, pid[4])
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40
+
+
+def _rebuild_tensor(*arguments: Any) -> _Tensor:
+    if len(arguments) not in (6, 7):
+        raise UnsafePickle(f"the pickle builds a tensor from {len(arguments)} arguments")
+    storage, offset, shape, strides = arguments[:4]
+    if not isinstance(storage, _Storage) or not _is_count(offset):
+        raise UnsafePickle("the pickle builds a tensor from something other than a storage")
+    for sizes in (shape, strides):
+        if not isinstance(sizes, tuple) or len(sizes) > 8 or not all(map(_is_count, sizes)):
+            raise UnsafePickle("the pickle builds a tensor of an impossible shape")
+    if len(shape) != len(strides):
+        raise UnsafePickle("the pickle builds a tensor whose shape and strides differ in length")
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _load(data: bytes, name: str) -> Any:
+    try:
+        return _Unpickler(io.BytesIO(data), encoding="utf-8").load()
+    except UnsafePickle as error:
+        raise UnsafePickle(f"{name}: {error.message}") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, OverflowError, MemoryError) as error:
+        raise ModelCorrupt(f"{name}: its pickle is damaged: {error}") from error
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        # What is left once the globals are harmless: calling a number, hashing a dict, ...
+        raise UnsafePickle(f"{name}: the pickle is not a plain state dict: {error}") from error
+
+
+def _tensors(state: object, name: str) -> dict[str, _Tensor]:
+    if not isinstance(state, dict) or not state:
+        raise UnsafePickle(f"{name} does not hold a state dict")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, _Tensor):
+            raise UnsafePickle(f"{name}: {key!r} is not a plain tensor; it was not loaded")
+    return dict(state)
+
+
+def _storages(
+    data: bytes, start: int, keys: object, tensors: dict[str, _Tensor], name: str
+) -> dict[str, Array]:
+    declared: dict[str, _Storage] = {}
+    for tensor in tensors.values():
+        storage = tensor.storage
+        if declared.setdefault(storage.key, storage) != storage:
+            raise ModelCorrupt(f"{name}: the storage {storage.key!r} is declared in two ways")
+    if not isinstance(keys, list) or {k for k in keys if isinstance(k, str)} != set(declared):
+        raise ModelCorrupt(f"{name}: its list of storages is not that of its tensors")
+    if len(keys) != len(declared):
+        raise ModelCorrupt(f"{name}: its list of storages names one twice")
+    found: dict[str, Array] = {}
+    at = start
+    for key in keys:
+        storage = declared[key]
+        size = storage.count * np.dtype(storage.dtype).itemsize
+        if at + 8 + size > len(data):
+            raise ModelCorrupt(
+                f"{name} is truncated: the storage {key!r} ends at byte {at + 8 + size} of "
+                f"{len(data)}; fetch the file again"
+            )
+        (count,) = struct.unpack_from("<q", data, at)
+        if count != storage.count:
+            raise ModelCorrupt(
+                f"{name}: the storage {key!r} has {count} elements where {storage.count} are due"
+            )
+        found[key] = np.frombuffer(data, storage.dtype, count, at + 8)
+        at += 8 + size
+    if at != len(data):
+        raise ModelCorrupt(f"{name} has {len(data) - at} bytes after its last storage")
+    return found
+
+
+def _array(name: str, tensor: _Tensor, storages: dict[str, Array]) -> Array:
+    flat = storages[tensor.storage.key]
+    count = prod(tensor.shape)
+    if count == 0:
+        return np.zeros(tensor.shape, flat.dtype)
+    last = tensor.offset + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True)
+    )
+    if last >= len(flat) or count > len(flat):
+        raise ModelCorrupt(
+            f"the tensor {name!r} reaches element {last} of a storage of {len(flat)}"
+        )
+    bytes_strides = [stride * flat.itemsize for stride in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(
+        flat[tensor.offset :], tensor.shape, bytes_strides, writeable=False
+    )
+    return np.ascontiguousarray(view).reshape(tensor.shape)

@@ -1,0 +1,1 @@
+"""Alembic migrations of the records' database; `retinue.store.schema.migrate` runs them."""

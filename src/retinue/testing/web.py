@@ -1,0 +1,104 @@
+"""A small web server on this machine's loopback, that a test fills and can make misbehave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a path is answered with.
+
+    Attributes:
+        body: The body.
+        status: The HTTP status.
+        headers: Further headers.
+        cut: Send only so many bytes of the body, then close the connection; None sends all.
+        hold: Wait for this event after the cut, before closing.
+    """
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    hold: threading.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that arrived: path with query as sent, and headers by lower-case name."""
+
+    path: str
+    headers: Mapping[str, str]
+
+
+Page = bytes | Answer | Callable[[], Answer]
+
+
+@dataclass(slots=True)
+class Site:
+    """A running server.
+
+    Attributes:
+        url: Its address, without a slash at the end.
+        pages: Path as sent to what it is answered with; change it at will.
+        requests: What has been asked, in order.
+    """
+
+    url: str
+    pages: dict[str, Page] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+    def paths(self) -> list[str]:
+        """Return the paths that have been asked, in order."""
+        return [request.path for request in self.requests]
+
+
+@contextmanager
+def serve() -> Iterator[Site]:
+    """Run a server on a free port of 127.0.0.1 for the length of the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    server.site = Site(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server.site  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        site: Site = self.server.site  # type: ignore[attr-defined]
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        site.requests.append(Request(self.path, headers))
+        page = site.pages.get(self.path, Answer(b"nothing here", 404))
+        answer = page if isinstance(page, Answer) else None
+        if answer is None:
+            answer = Answer(page) if isinstance(page, bytes) else page()  # type: ignore[operator]
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            self.wfile.write(answer.body[: answer.cut])
+            if answer.cut is not None:
+                self.wfile.flush()
+                if answer.hold is not None:
+                    answer.hold.wait()
+                self.close_connection = True
+        except ConnectionError:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Write nothing to the standard error."""

@@ -1,0 +1,109 @@
+"""The README's and the documentation's code blocks are run, and settings shown are all there are.
+
+Blocks marked ``bash`` run with the program on the path, a ``photo.jpg`` and a ``photos`` folder in
+the working directory, and a server at the address that the pages use. Blocks marked ``python`` of a
+page run as one script, after its ``bash`` blocks. Blocks marked ``toml`` are settings, or cards.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import skimage.data  # type: ignore[import-untyped]
+
+from retinue.apps.detect.settings import DetectSettings
+from retinue.core.settings import Settings, load_settings
+from retinue.models.card import Card
+from retinue.testing.onnx_models import color_detector
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ADDRESS = "http://127.0.0.1:8900"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def pages_with(*languages: str) -> list[Path]:
+    return [page for page in PAGES if any(blocks(page, language) for language in languages)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    data = Path(skimage.data.data_dir)
+    (tmp_path / "photos").mkdir()
+    for name in ("chelsea.png", "coffee.png"):
+        shutil.copy(data / name, tmp_path / "photos")
+    subprocess.run(
+        [sys.executable, "-c", "import sys; from PIL import Image as I; "
+         "I.open(sys.argv[1]).convert('RGB').save(sys.argv[2])",
+         str(data / "astronaut.png"), str(tmp_path / "photo.jpg")], check=True,
+    )  # fmt: skip
+    color_detector(tmp_path / "my-detector.onnx")
+    (card,) = (b for b in blocks(ROOT / "docs" / "models.md", "toml") if "family" in b)
+    (tmp_path / "mine.toml").write_text(card.partition("[source]")[0])
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with("bash", "python"), ids=_name)
+def test_code_blocks_run(
+    page: Path, folder: Path, model_cache_dir: Path, request: pytest.FixtureRequest
+) -> None:
+    shell = blocks(page, "bash")
+    code = "\n".join(blocks(page, "python"))
+    url = request.getfixturevalue("server_url") if any(ADDRESS in b for b in [*shell, code]) else ""
+    cache = folder / "cache"
+    shutil.copytree(model_cache_dir, cache, ignore=shutil.ignore_patterns("demo-photos"))
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RETINUE_CACHE": str(cache),
+        "RETINUE_HOME": str(folder / "home"),
+    }
+    for block in shell:
+        command = ["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, url)]
+        _run(command, folder, env)
+    if code:
+        _run([sys.executable, "-W", "error", "-c", code.replace(ADDRESS, url)], folder, env)
+
+
+def _run(command: list[str], folder: Path, env: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", pages_with("toml"), ids=_name)
+def test_settings_and_cards_shown_are_valid(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "toml"):
+        if "family" in tomllib.loads(block):
+            Card.model_validate(tomllib.loads(block))
+            continue
+        file = tmp_path / "retinue.toml"
+        file.write_text(block)
+        settings = load_settings(file)
+        DetectSettings.model_validate(settings.apps.get("detect", {}))
+
+
+def test_the_settings_page_shows_every_setting_with_its_default() -> None:
+    (shown,) = (tomllib.loads(block) for block in blocks(ROOT / "docs" / "settings.md", "toml"))
+    defaults = Settings().model_dump(mode="json", exclude={"home", "cache", "apps"})
+    assert shown.pop("apps") == {"detect": DetectSettings().model_dump()}
+    assert shown == defaults
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert str(page.relative_to(ROOT / "docs")) in navigation

@@ -1,0 +1,145 @@
+"""The real program, started as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+START_S = 120
+STOP_S = 30
+READY = re.compile(rb"http://\S+")
+
+# A server with the echo app and a fake model: what it takes to try connections, not pictures.
+ECHO_PROGRAM = """
+import json, sys
+from retinue.core.settings import Server, Settings
+from retinue.host import serve
+from retinue.host.protocol import BoundedProtocol
+from retinue.testing.host import FakeHost
+given = json.loads(sys.argv[1])
+for name, value in given.pop("protocol", {}).items():
+    setattr(BoundedProtocol, name, value)
+serve.run(Settings(server=Server(port=0, **given)), open_host=FakeHost,
+          on_ready=lambda url: print("ready at", url, flush=True))
+"""
+
+
+@dataclass
+class Program:
+    """A server under test."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def rss_bytes(self) -> int:
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=60, **more)
+
+    def is_alive(self) -> bool:
+        return self.get("/healthz").status_code == 200 and self.process.poll() is None
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_S)
+
+
+def start(arguments: list[str], log: Path, **environment: str) -> Program:
+    """Start a program and wait for the line that holds its URL."""
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **environment},
+        )
+    assert process.stdout is not None
+    end = time.monotonic() + START_S
+    text = b""
+    while time.monotonic() < end and (process.poll() is None or text):
+        readable, _, _ = select.select([process.stdout], [], [], 0.5)
+        if readable:
+            piece = os.read(process.stdout.fileno(), 4096)
+            text += piece
+            found = READY.search(text)
+            if found and text.endswith(b"\n"):
+                return Program(process, found.group().decode(), log)
+            if not piece:
+                break
+    process.kill()
+    process.wait()
+    raise AssertionError(f"the server did not start: {text!r} {log.read_text()}")
+
+
+def end(program: Program) -> None:
+    """End a program, at once if need be."""
+    if program.process.poll() is None:
+        program.process.kill()
+    program.process.wait(STOP_S)
+    assert program.process.stdout is not None
+    program.process.stdout.close()
+
+
+def _echo_servers(folder: Path) -> Iterator[Callable[..., Program]]:
+    started: list[Program] = []
+
+    def make(**server: Any) -> Program:
+        arguments = ["-c", ECHO_PROGRAM, json.dumps(server)]
+        started.append(start(arguments, folder / f"server{len(started)}.log"))
+        return started[-1]
+
+    yield make
+    for program in started:
+        end(program)
+
+
+@pytest.fixture(scope="session")
+def start_echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Program]]:
+    """Start servers with a fake host that live on; the arguments are settings of ``server``."""
+    yield from _echo_servers(tmp_path_factory.mktemp("echo"))
+
+
+@pytest.fixture
+def echo_server(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start servers with a fake host for one test."""
+    yield from _echo_servers(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(model_cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """`retinue up` with the default models, shared by all tests that leave it alive."""
+    folder = tmp_path_factory.mktemp("server")
+    program = start(
+        ["-m", "retinue", "up", "--port", "0"],
+        folder / "server.log",
+        RETINUE_HOME=str(folder / "home"),
+        RETINUE_CACHE=str(model_cache_dir),
+    )
+    yield program
+    end(program)

@@ -1,0 +1,57 @@
+"""Settings: the embedded default, the file, the variables, and clear errors."""
+
+from pathlib import Path
+
+import pytest
+
+from retinue.core.errors import ConfigError
+from retinue.core.settings import Settings, load_settings
+
+
+def test_the_embedded_default_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RETINUE_HOME", str(tmp_path / "home"))
+    settings = load_settings()
+    assert settings.server.host == "127.0.0.1"
+    assert settings.execution.precision == "f32"
+    assert settings.records_url == f"sqlite:///{tmp_path}/home/records.sqlite3"
+    assert settings.blobs_url == f"file://{tmp_path}/home/blobs"
+
+
+def test_overrides_beat_variables_beat_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("retinue.toml").write_text("[server]\nport = 1\n[batching]\nmax_batch = 4\nmax_queue = 9\n")
+    monkeypatch.setenv("RETINUE_BATCHING__MAX_BATCH", "5")
+    settings = load_settings(server={"port": 3})
+    assert settings.server.port == 3
+    assert settings.batching.max_batch == 5
+    assert settings.batching.max_queue == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nprot = 1\n", r"server\.prot"),
+        ("[server]\nport = 70000\n", r"server\.port.*65535"),
+        ("[execution]\nprecision = 'int3'\n", r"execution\.precision"),
+        ("[server\n", "cannot read settings file"),
+        ("nonsense = 1\n", "nonsense"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_settings(file)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no settings file"):
+        load_settings(tmp_path / "nope.toml")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().home = Path("x")  # type: ignore[misc]
