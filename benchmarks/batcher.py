@@ -1,5 +1,5 @@
 """What the batcher and the whole pipeline cost in CPU time for each item, with a model that does
-nothing: ``python benchmarks/batcher.py [--items 20000] [--concurrent 32]``.
+nothing: ``python benchmarks/batcher.py [--items 8000] [--concurrent 32]``.
 
 The process' CPU time over all threads, loop and thread hops included. A round is one pass over all
 rows of the table (A B A B ...); the best and the median round are shown.
@@ -17,6 +17,7 @@ from functools import partial
 
 import uvloop
 
+from common import show
 from retinue.core.settings import Batching, Limits
 from retinue.pipeline.batcher import Batcher
 from retinue.pipeline.pipeline import ModelPipeline
@@ -81,7 +82,7 @@ async def pipeline(max_batch: int, items: int, concurrent: int) -> tuple[float, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--items", type=int, default=8_000)
     parser.add_argument("--concurrent", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -103,13 +104,17 @@ def main() -> None:
             for loop, factory in loops.items():
                 with asyncio.Runner(loop_factory=factory) as runner:
                     seen.setdefault((name, loop), []).append(runner.run(case()))
-    print(f"{options.concurrent} concurrent, {options.items} items, {options.rounds} rounds")
-    print(f"{'':42}{'loop':>9}{'CPU us/item':>20}{'wall us/item':>14}")
-    print(f"{'':42}{'':9}{'best':>10}{'median':>10}{'median':>14}")
+    rows = []
     for (name, loop), pairs in seen.items():
         cpu, wall = zip(*pairs, strict=True)
-        line = f"{min(cpu):10.1f}{statistics.median(cpu):10.1f}{statistics.median(wall):14.1f}"
-        print(f"{name:42}{loop:>9}{line}")
+        figures = (min(cpu), statistics.median(cpu), statistics.median(wall))
+        rows.append((name, loop, *(f"{figure:.1f}" for figure in figures)))
+    show(
+        f"Overhead an item, {options.concurrent} concurrent, a model that does nothing",
+        ("what", "loop", "CPU us, best", "CPU us, median", "wall us, median"),
+        rows,
+        notes=[f"{options.rounds} rounds of {options.items} items; CPU of all threads"],
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -11,10 +12,19 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
-from sklearn.datasets import load_sample_image
 
 from retinue.core.settings import Limits
 from retinue.media.decode import Header, decode, probe
+
+
+def sample(name: str) -> np.ndarray:
+    """A real photo that ships inside scikit-learn, whose slow import is avoided."""
+    spec = importlib.util.find_spec("sklearn")
+    assert spec
+    assert spec.origin
+    with PillowImage.open(Path(spec.origin).parent / "datasets" / "images" / name) as photo:
+        return np.asarray(photo)
+
 
 LIMITS = Limits()
 
@@ -22,7 +32,7 @@ LIMITS = Limits()
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
     """A real photo, (214, 320, 3)."""
-    return np.array(PillowImage.fromarray(load_sample_image("flower.jpg")).reduce(2))
+    return np.array(PillowImage.fromarray(sample("flower.jpg")).reduce(2))
 
 
 def saved(pixels: np.ndarray, fmt: str, mode: str = "RGB", **options: object) -> bytes:
@@ -285,7 +295,7 @@ def test_other_formats_ignore_the_target(photo: np.ndarray) -> None:
 
 
 def test_real_photos_of_packages() -> None:
-    folder = Path(__import__("skimage").__file__).parent / "data"
+    folder = Path(importlib.util.find_spec("skimage").origin).parent / "data"
     files = [p for p in sorted(folder.iterdir()) if p.suffix in (".png", ".jpg", ".gif")]
     assert len(files) >= 10
     for path in files:

@@ -14,12 +14,14 @@ from retinue.core.errors import ModelCorrupt, UnsupportedModel
 from retinue.models.importers.tfjs import IMPORTER, convert
 from retinue.testing.tfjs import TinyGraph
 
+BIAS = np.array([0.5, -0.5], np.float32)
+
 
 def affine(quantization: dict[str, object] | None = None, weights: object = None) -> TinyGraph:
     graph = TinyGraph()
     graph.input("x", (None, 2))
     graph.const("w", [[1.0, 2.0], [3.0, 4.0]] if weights is None else weights, quantization)
-    graph.const("b", [0.5, -0.5])
+    graph.const("b", BIAS)
     graph.node("y", "_FusedMatMul", "x", "w", "b", fused_ops=["BiasAdd", "Relu"])
     graph.outputs = {"result:0": "y:0"}
     return graph
@@ -38,9 +40,7 @@ def test_names_and_open_batch(tmp_path: Path) -> None:
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     x = np.array([[1, 1], [-1, 0], [0, 2]], np.float32)
     (y,) = run(model, x)
-    np.testing.assert_allclose(
-        y, np.maximum(x @ np.array([[1, 2], [3, 4]], np.float32) + [0.5, -0.5], 0)
-    )
+    np.testing.assert_allclose(y, np.maximum(x @ np.array([[1, 2], [3, 4]], np.float32) + BIAS, 0))
 
 
 def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_quantised_weights(
     graph = affine({"dtype": dtype, "scale": scale, "min": minimum}, codes)
     (y,) = run(convert(graph.write(tmp_path)), np.ones((1, 2), np.float32))
     real = (codes.astype(np.float64) * scale + minimum).astype(np.float32)
-    np.testing.assert_allclose(y[0], np.maximum(real.sum(0) + [0.5, -0.5], 0), rtol=1e-6)
+    np.testing.assert_allclose(y[0], np.maximum(real.sum(0) + BIAS, 0), rtol=1e-6)
 
 
 def test_half_precision_weights(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_half_precision_weights(tmp_path: Path) -> None:
     (y,) = run(
         convert(affine({"dtype": "float16"}, weights).write(tmp_path)), np.ones((1, 2), np.float32)
     )
-    expected = weights.astype(np.float32).sum(0) + np.array([0.5, -0.5], np.float32)
+    expected = weights.astype(np.float32).sum(0) + BIAS
     np.testing.assert_allclose(y[0], expected, rtol=1e-6)
 
 

@@ -260,7 +260,7 @@ def test_transposed_convolution(
 def test_resize(
     height: int, width: int, rows: int, columns: int, mode: tuple[bool, bool], op: str
 ) -> None:
-    x = picture(2, height, width, 3)
+    x = picture(2, height, width, 1)
     y = one(x, op, [rows, columns], align_corners=mode[0], half_pixel_centers=mode[1])
     nearest = op == "ResizeNearestNeighbor"
     function = twin.resize_nearest if nearest else twin.resize_bilinear

@@ -39,10 +39,9 @@ def root(
     """Turn a computer-vision model into a running production system on one machine."""
 
     def opened(app: str, *, config: Path | None, models: tuple[str, ...], record: bool) -> object:
-        from retinue.host.progress import Bar
         from retinue.host.services import open_services
 
-        return open_services(app, config=config, models=models, record=record, progress=Bar)
+        return open_services(app, config=config, models=models, record=record)
 
     ctx.obj = opened
 

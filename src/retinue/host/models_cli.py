@@ -35,7 +35,11 @@ def list_models(as_json: AsJson = False) -> None:
     """List the models of the catalogue and those imported, and which are installed."""
     from retinue.models.catalogue import cards
 
-    installed = {entry.card.name: entry for entry in _registry().installed()}
+    registry = _registry()
+    # The current version of each model comes first.
+    installed = {entry.card.name: entry for entry in reversed(registry.installed())}
+    for damage in registry.damaged():
+        typer.echo(f"{damage.name} {damage.version} is damaged: {damage.reason}", err=True)
     known = cards() | {name: entry.card for name, entry in installed.items()}
     rows: list[dict[str, Any]] = [
         {
@@ -105,6 +109,9 @@ def pull(
     accept_license: Annotated[
         bool, typer.Option("--accept-license", help="Accept a licence that binds you.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Fetch and convert anew even if it is installed.")
+    ] = False,
 ) -> None:
     """Fetch a model of the catalogue, verify it, convert it once and keep it."""
     from retinue.host.progress import Bar
@@ -112,7 +119,8 @@ def pull(
 
     card = find(name)
     typer.echo(f"{card.name}: licence {card.license}, from {card.source.url}", err=True)
-    entry = _registry().pull(card, progress=Bar(), accept_license=accept_license)
+    with Bar() as bar:
+        entry = _registry().pull(card, progress=bar, accept_license=accept_license, force=force)
     typer.echo(f"{entry.card.name} {entry.version} ({entry.size / 2**20:.1f} MiB) is ready")
 
 

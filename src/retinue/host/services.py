@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from retinue.core.protocols import App, Observer
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings, cores, load_settings
 from retinue.core.types import Signal
+from retinue.host.progress import Bar
 from retinue.models.card import Card
 from retinue.models.catalogue import find
 from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Registry
-from retinue.models.sources.base import Progress, Quiet
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.observers import ObserverHub
 from retinue.pipeline.pipeline import ModelPipeline
@@ -41,7 +41,7 @@ def installed_apps() -> tuple[App, ...]:
     return tuple(load(APPS, name) for name in names(APPS))
 
 
-def obtain(registry: Registry, name: str, progress: Progress) -> Entry:
+def obtain(registry: Registry, name: str) -> Entry:
     """Return an installed model; pull it first when it is only in the catalogue.
 
     Raises:
@@ -51,7 +51,8 @@ def obtain(registry: Registry, name: str, progress: Progress) -> Entry:
     try:
         return registry.get(name)
     except ModelNotFound:
-        return registry.pull(find(name), progress=progress)
+        with Bar() as bar:
+            return registry.pull(find(name), progress=bar)
 
 
 class HostServices:
@@ -62,7 +63,6 @@ class HostServices:
         apps: The apps that are served.
         models: Models to load beside the apps' own; None loads each app's default.
         record: Whether records are kept.
-        progress: Hears of pulls.
     """
 
     def __init__(
@@ -72,7 +72,6 @@ class HostServices:
         *,
         models: Sequence[str] | None = None,
         record: bool = True,
-        progress: Progress | None = None,
     ) -> None:
         self.settings = settings
         self.apps = tuple(apps)
@@ -82,7 +81,6 @@ class HostServices:
         self._app_settings = {app.name: _read_app_settings(app, settings) for app in apps}
         self._models = tuple(models) if models is not None else self._default_models()
         self._record = record
-        self._progress = progress or Quiet()
         self._hub: ObserverHub | None = None
         self._writer: RecordWriter | None = None
 
@@ -140,7 +138,7 @@ class HostServices:
     async def _start(self) -> None:
         registry = Registry(self.settings.cache)
         # Everything that can be wrong is tried before the first model takes memory.
-        entries = [obtain(registry, name, self._progress) for name in self._models]
+        entries = [obtain(registry, name) for name in self._models]
         observers: dict[str, Observer] = {"metrics": self.metrics}
         for name in sorted({n for app in self.apps for n in app.observers} - {"metrics"}):
             observers[name] = load(OBSERVERS, name)()
@@ -207,7 +205,6 @@ async def open_services(
     config: Path | None,
     models: tuple[str, ...],
     record: bool,
-    progress: Callable[[], Progress] = Quiet,
 ) -> AsyncIterator[HostServices]:
     """Open services for one app's command; see `retinue.core.protocols.OpenServices`."""
     manifest: App = load(APPS, app)
@@ -216,7 +213,6 @@ async def open_services(
         (manifest,),
         models=models or None,
         record=record,
-        progress=progress(),
     )
     await services.start()
     try:

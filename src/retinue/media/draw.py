@@ -150,7 +150,8 @@ def _placed(box: Box, label: tuple[int, int], size: tuple[int, int], taken: Sequ
 
 
 def _overlap(a: Box, b: Box) -> bool:
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+    # Labels above and inside one box share its line, which is no overlap.
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _shortened(draw: ImageDraw.ImageDraw, text: str, style: _Style, width: int) -> str:

@@ -169,7 +169,8 @@ def frames(path: Path, limits: Limits) -> Iterator[tuple[int, float, Image]]:
 class VideoWriter:
     """Writes frames to an MP4 file (MPEG-4 part 2, which any FFmpeg-based player shows).
 
-    A frame of another size than the first is refused. Used as a context manager or closed.
+    The codec knows even sizes only: the last row or column of odd ones is repeated. Used as a
+    context manager, or closed.
     """
 
     def __init__(self, path: Path, width: int, height: int, fps: float) -> None:
@@ -191,10 +192,11 @@ class VideoWriter:
         with storage_errors(path, "writing the video"), path.open("wb"):
             pass
         self._path, self._size = path, (width, height)
+        even = (width + width % 2, height + height % 2)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         with _quiet():
             name = str(path.absolute())
-            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, fps, self._size)
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, fps, even)
         if not self._writer.isOpened():
             message = f"cannot encode {path} with frames of {width} x {height}"
             raise StorageError(f"{message}; try a smaller video")
@@ -212,7 +214,11 @@ class VideoWriter:
         if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
             message = f"not {pixels.shape} {pixels.dtype}"
             raise ValueError(f"a frame of {self._path} must be ({height}, {width}, 3), {message}")
-        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        if width % 2 or height % 2:
+            border = cv2.BORDER_REPLICATE
+            bgr = cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, border)
+        self._writer.write(bgr)
 
     def close(self) -> None:
         """Finish the file. May be called twice."""

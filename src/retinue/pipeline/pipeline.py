@@ -110,21 +110,29 @@ class ModelPipeline:
         self._started = False
         self._idle: asyncio.Event | None = None
         self._drained: asyncio.Task[None] | None = None
-        preparer: Instance[_Request, Prepared] = Instance(self._prepare_one, nothing)
-        self._preparing: Batcher[_Request, Prepared] = Batcher(
-            [preparer] * (workers or cores()),
-            name=f"preparing for {model.name}",
+        self._preparing = self._make_preparing(workers or cores())
+        self._batcher = self._make_batcher(instances, batching)
+
+    def _make_preparing(self, workers: int) -> Batcher[_Request, Prepared]:
+        worker: Instance[_Request, Prepared] = Instance(self._prepare_one, nothing)
+        return Batcher(
+            [worker] * workers,
+            name=f"preparing for {self._model.name}",
             max_batch=1,
-            max_queue=batching.max_queue,
-            clock=clock,
+            max_queue=self._max_queue,
+            clock=self._clock,
         )
-        self._batcher: Batcher[Tensors, dict[str, Array]] = Batcher(
+
+    def _make_batcher(
+        self, instances: Sequence[Model], batching: Batching
+    ) -> Batcher[Tensors, dict[str, Array]]:
+        return Batcher(
             [Instance(instance.run, instance.close) for instance in instances],
-            name=f"running {model.name}",
-            max_batch=largest_batch(model, batching.max_batch),
-            max_queue=batching.max_queue,
+            name=f"running {self._model.name}",
+            max_batch=largest_batch(self._model, batching.max_batch),
+            max_queue=self._max_queue,
             window_s=batching.window_ms / 1000,
-            clock=clock,
+            clock=self._clock,
         )
 
     @property

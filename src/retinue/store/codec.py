@@ -29,6 +29,7 @@ TEXTS = ("id", "app", "model", "version", "source", "input_sha256")
 NUMBERS = ("width", "height", "batch_size", "queue_depth")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def microseconds(moment: datetime) -> int:
@@ -108,7 +109,7 @@ def to_row(record: Record, blob: str = "") -> Row:
         row |= {"code": "", "kind": kind, "items": items, "value": packed}
     vector = None if outcome.embedding is None else _floats(outcome.embedding.vector)
     row |= {"created_us": microseconds(record.created_at), "embedding": vector, "blob": blob}
-    row["meta"] = json.dumps(meta, separators=(",", ":"))
+    row["meta"] = _to_json(meta)
     return row
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from retinue.core.errors import DiskFull, FetchError, MissingExtra, RetinueError
+from retinue.core.errors import DiskFull, FetchError, MissingExtra, RetinueError, StorageError
 from retinue.models.sources.archives import from_wheel
 from retinue.models.sources.base import Policy, Progress
 
@@ -26,6 +26,7 @@ REFERENCE = re.compile(r"wheel:([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z0-9][A-Za-z0
 RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 RAW_PROGRESS_SINCE = (24, 1)
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
+TOO_LARGE = "File too large"
 ERROR_LINES = 3
 
 
@@ -135,9 +136,12 @@ def _failure(requirement: str, status: int, lines: list[str], policy: Policy) ->
     text = [line.strip() for line in lines if line.strip()]
     if any(phrase in line for line in text for phrase in NO_SPACE):
         return DiskFull(f"fetching {requirement}: no space is left on the device; free some")
-    told = [line for line in text if line.startswith("ERROR:")] or [
-        line for line in text if not line.startswith(("WARNING:", "[notice]"))
-    ]
+    if any(TOO_LARGE in line for line in text):
+        return StorageError(f"fetching {requirement}: a file is larger than may be written here")
+    told = [line for line in text if line.startswith("ERROR:")]
+    if not told or told[-1].endswith("Exception:"):
+        # pip's own failure: a traceback, whose last line says what it was.
+        told = [line for line in text if not line.startswith(("WARNING:", "[notice]"))][-1:]
     if status < 0:
         told = [f"pip was stopped by signal {-status} (its limit is {policy.total_s:.0f} s)"]
     told = [line.removeprefix("ERROR: ") for line in told[-ERROR_LINES:]]

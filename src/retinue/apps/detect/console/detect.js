@@ -268,7 +268,7 @@ async function listModels() {
 }
 
 const touch = navigator.maxTouchPoints > 0;
-$("camera-label").hidden = !touch;
+$("camera").hidden = $("camera-label").hidden = !touch;
 if (touch) {
   $("invite").textContent = "Choose or take a photo";
   $("invite-more").textContent = "and see what is in it";

@@ -258,14 +258,6 @@ def mirror_pad(graph: Graph, node: Node, x: Value, paddings: Value) -> Value:
     )
 
 
-def _scale(before: int, after: int) -> float:
-    """Return a float32 scale for which ``floor(before * scale)`` is exactly ``after``."""
-    scale = np.float32(after / before)
-    while math.floor(np.float32(before) * scale) < after:
-        scale = np.nextafter(scale, np.float32(np.inf))
-    return float(scale)
-
-
 def _resize(graph: Graph, node: Node, x: Value, size: Value, **options: Any) -> Value:
     if node.flag("align_corners"):
         options["coordinate_transformation_mode"] = "align_corners"
@@ -279,12 +271,24 @@ def _resize(graph: Graph, node: Node, x: Value, size: Value, **options: Any) -> 
         after = graph.static_ints(size, "size")
         if after == [height, width]:
             return Value(source, nchw=True)
-        factors = [1.0, 1.0, _scale(height, after[0]), _scale(width, after[1])]
-        scales = graph.constant(np.array(factors, np.float32))
-        return Value(graph.emit("Resize", source, None, scales, **options), nchw=True)
-    kept = graph.slice(graph.emit("Shape", source), [0], [2], [0], [1])
+        factors = np.array([1.0, 1.0, after[0] / height, after[1] / width])
+        if _exact(factors):
+            scales = graph.constant(factors.astype(np.float32))
+            return Value(graph.emit("Resize", source, None, scales, **options), nchw=True)
+    kept = graph.slice(_shape(graph, source), [0], [2], [0], [1])
     sizes = graph.emit("Concat", kept, graph.cast(size.tensor, np.int64), axis=0)
     return Value(graph.emit("Resize", source, None, None, sizes, **options), nchw=True)
+
+
+def _exact(factors: Array) -> bool:
+    """Tell whether scales lose nothing: other sizes could be rounded down by one pixel."""
+    return bool((factors * 64 % 1 == 0).all())
+
+
+def _shape(graph: Graph, tensor: Tensor) -> Tensor:
+    if None in tensor.shape:
+        return graph.emit("Shape", tensor)
+    return graph.ints([size or 0 for size in tensor.shape])
 
 
 @operator("ResizeBilinear")

@@ -10,14 +10,14 @@ from retinue.models.importers._build.graph import Graph, Tensor, Value
 from retinue.models.importers._tfjs.operators.table import axis_of, operator
 from retinue.models.importers._tfjs.source import Node
 
-_SPATIAL = {1, 2}
+_KEEP_ORDER = ({3}, {1, 2}, {0, 3}, {1, 2, 3}, {0, 1, 2}, {0, 1, 2, 3})
 
 
 def _reduce(op: str, graph: Graph, node: Node, x: Value, axes: Value) -> Value:
     keep = node.flag("keep_dims", node.flag("keepdims"))
     wanted = {axis % x.rank for axis in graph.static_ints(axes, "axes")}
-    # Dropping one of H and W, or C with one of them, would leave the rest in the wrong order.
-    ordered = keep or wanted in ({0}, {3}, _SPATIAL, {1, 2, 3}, {0, 1, 2}, {0, 1, 2, 3}, {0, 3})
+    # Stored channels first, what is left must still be in TensorFlow's order.
+    ordered = keep or wanted in _KEEP_ORDER
     if x.nchw and not ordered:
         x = Value(graph.nhwc(x))
     if not wanted:
@@ -28,8 +28,7 @@ def _reduce(op: str, graph: Graph, node: Node, x: Value, axes: Value) -> Value:
         pooled = graph.emit("GlobalAveragePool", tensor)
         return Value(pooled, True) if keep else Value(graph.squeeze(pooled, [2, 3]))
     reduced = _emit(graph, op, tensor, stored, keep)
-    still = keep or (x.nchw and wanted == {0})
-    return Value(reduced, x.nchw and still and len(reduced.shape) == 4)
+    return Value(reduced, x.nchw and keep)
 
 
 def _emit(graph: Graph, op: str, tensor: Tensor, axes: list[int], keep: bool) -> Tensor:
