@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,9 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time functions A B A B, so that a noisy moment hits all of them alike.
 
+    The order within a round is shuffled (the same way every run): none always follows the one
+    that empties the caches.
+
     Args:
         functions: Name to a call without arguments; set-up belongs outside of it.
         rounds: Samples of each function.
@@ -79,6 +83,7 @@ def interleaved(
         cpu: Measure this process's CPU seconds instead of wall time.
     """
     clock = time.process_time if cpu else time.perf_counter
+    shuffle = random.Random(0)
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         for _ in range(warmup):
@@ -87,7 +92,8 @@ def interleaved(
     gc.disable()
     try:
         for _ in range(rounds):
-            for name, function in functions.items():
+            for name in shuffle.sample(list(functions), len(functions)):
+                function = functions[name]
                 start = clock()
                 for _ in range(inner):
                     function()

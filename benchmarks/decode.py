@@ -89,7 +89,7 @@ def measured(label: str, files: Iterable[bytes], rounds: int, formats: str = "jp
     for data in files:
         sizes.append(len(data))
         calls = {name: (lambda way=way, data=data: way(data)) for name, way in ways.items()}
-        for name, timing in interleaved(calls, rounds=rounds, warmup=1).items():
+        for name, timing in interleaved(calls, rounds=rounds, warmup=1, cpu=True).items():
             medians[name].append(timing.median)
     cells = [ms(statistics.mean(m)) if m else "-" for m in medians.values()]
     return [label, f"{statistics.mean(sizes) / 1000:.0f}", *cells]
@@ -124,7 +124,7 @@ def main() -> None:
     source.resize((1280, 960)).save(stream, "WEBP", quality=85)
     rows.append(measured("WebP 1280 x 960", [stream.getvalue()], few, "webp"))
     notes = [
-        "Milliseconds, median; for several photos the mean of their medians. One thread.",
+        "Milliseconds of CPU, median; for several photos the mean of their medians. One thread.",
         "Retinue checks the header and refuses damage; the others check nothing.",
         "Lines of libpng on standard error are OpenCV's; they are why PNG is left to Pillow.",
     ]

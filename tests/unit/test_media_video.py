@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -132,6 +134,14 @@ def test_damaged_frames_give_frames_or_an_error(
             continue
         assert count > 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_threads_read_at_once_and_opencv_logs_again(movie: Path) -> None:
+    level = cv2.utils.logging.getLogLevel()
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(lambda _: len(list(frames(movie, LIMITS))), range(12)))
+    assert counts == [COUNT] * 12
+    assert cv2.utils.logging.getLogLevel() == level
 
 
 def test_a_reader_may_stop_early(movie: Path) -> None:

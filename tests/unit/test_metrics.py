@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from prometheus_client import CollectorRegistry, Histogram
@@ -99,6 +99,7 @@ def test_confidence_of_detections_and_of_the_best_class() -> None:
 scores = hnp.arrays(np.float32, st.integers(0, 30), elements=st.floats(-0.5, 1.5, width=32))
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(scores, max_size=5))
 def test_the_confidence_histogram_agrees_with_its_twin(batches: list[np.ndarray]) -> None:
     metrics = MetricsObserver()

@@ -25,18 +25,18 @@ from retinue.core.errors import (
 from retinue.core.record import Record
 from retinue.core.settings import Batching, Limits
 from retinue.core.types import Image, Outcome
-from retinue.pipeline.pipeline import ModelPipeline
+from retinue.pipeline.pipeline import STAGES, ModelPipeline
 from retinue.pipeline.rows import join
 from retinue.testing.models import FakeModel, FakeRuntime, number_in, numbered
 from retinue.testing.pipeline_suite import numbered_png
 
 
-def make(*models: FakeModel, publish=None, workers=1, **policy) -> ModelPipeline:
+def make(*models: FakeModel, abandoned=None, workers=1, **policy) -> ModelPipeline:
     return ModelPipeline(
         models or [FakeModel()],
         batching=Batching(**policy),
         limits=Limits(),
-        publish=publish,
+        abandoned=abandoned,
         workers=workers,
     )
 
@@ -71,38 +71,40 @@ async def until(condition) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_every_request_is_published_once_also_when_it_fails():
-    seen: list[Record] = []
-
+def test_every_request_has_its_record_also_when_it_fails():
     async def main() -> None:
-        async with make(publish=seen.append) as pipeline:
+        async with make() as pipeline:
             good = await pipeline.submit(numbered(1))
             bad = await pipeline.submit(b"text")
             late = await pipeline.submit(numbered(1), deadline=0.0)
-            assert seen == [good, bad, late]
+            assert list(good.outcome.timings_ms) == [stage for stage in STAGES if stage != "decode"]
             assert bad.input_sha256
             assert not late.input_sha256
 
     asyncio.run(main())
 
 
-def test_a_failing_publish_breaks_no_request(caplog):
-    def publish(record):
+def test_a_failing_listener_breaks_no_cancellation(caplog):
+    def abandoned(record):
         raise OSError("disk")
 
     async def main() -> None:
-        async with make(publish=publish) as pipeline:
-            assert number_in((await pipeline.submit(numbered(1))).outcome) == 1
+        async with held(abandoned=abandoned) as (pipeline, _):
+            waiting = asyncio.create_task(pipeline.submit(numbered(1)))
+            await until(lambda: pipeline.queue_depth)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
 
     asyncio.run(main())
-    assert "publishing record" in caplog.text
+    assert "telling of the abandoned record" in caplog.text
 
 
 def test_a_client_that_goes_away_leaves_a_record_and_its_place():
     seen: list[Record] = []
 
     async def main() -> None:
-        async with held(publish=seen.append, max_queue=1) as (pipeline, _):
+        async with held(abandoned=seen.append, max_queue=1) as (pipeline, _):
             waiting = asyncio.create_task(pipeline.submit(numbered(1)))
             await until(lambda: pipeline.queue_depth)
             waiting.cancel()
@@ -112,7 +114,7 @@ def test_a_client_that_goes_away_leaves_a_record_and_its_place():
             assert pipeline.queue_depth == 0
 
     asyncio.run(main())
-    assert len(seen) == 2
+    assert len(seen) == 1
 
 
 def test_a_client_that_goes_away_while_it_is_decoded_or_run():

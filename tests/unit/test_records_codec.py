@@ -71,6 +71,7 @@ def test_round_trip(one: Record) -> None:
     assert fingerprint(from_row(to_row(one)).record) == fingerprint(one)
 
 
+@settings(deadline=None)
 @given(texts, texts)
 def test_searchable_text_is_storable_and_tells_texts_apart(one: str, other: str) -> None:
     found = searchable(one)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinue.core.errors import CorruptMedia, DiskFull, StorageError
@@ -144,6 +144,7 @@ def test_a_share_of_successes_is_kept_by_their_id(store: Gated) -> None:
     assert store.count() == sum(kept)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()), st.floats(0, 1), st.floats(0, 1))
 def test_shares_are_nested(record_id: str, one: float, other: float) -> None:
     smaller, larger = sorted((one, other))

@@ -163,7 +163,12 @@ class HostServices:
         settings = self.settings
         count = settings.execution.instances or max(1, cores() // settings.execution.threads)
         instances = [load_model(entry, settings.execution) for _ in range(count)]
-        pipeline = ModelPipeline(instances, batching=settings.batching, limits=settings.limits)
+        pipeline = ModelPipeline(
+            instances,
+            batching=settings.batching,
+            limits=settings.limits,
+            abandoned=self._hub.publish if self._hub else None,
+        )
         await pipeline.start()
         self.pipelines[entry.card.name] = pipeline
         self.cards[entry.card.name] = entry.card

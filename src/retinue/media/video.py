@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,18 +65,40 @@ def is_video(path: Path) -> bool:
     return sniff(_head(path)).kind == "video"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep OpenCV and FFmpeg from writing to standard error: their failures are raised."""
-    # FFmpeg's level is read once, when OpenCV first opens a video.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    logging = cv2.utils.logging
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
+class _Quiet:
+    """Keeps OpenCV and FFmpeg from writing to standard error: their failures are raised.
+
+    OpenCV's level is one for the process: the last of the threads inside puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._level = 0
+
+    def __enter__(self) -> None:
+        # FFmpeg's level is read once, when OpenCV first opens a video.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        with self._lock:
+            if self._inside == 0:
+                self._level = _logging.getLogLevel()
+                _logging.setLogLevel(_logging.LOG_LEVEL_SILENT)
+            self._inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _logging.setLogLevel(self._level)
+
+
+_logging = cv2.utils.logging
+_quiet = _Quiet()
 
 
 @contextmanager
@@ -86,7 +109,7 @@ def _open(path: Path, limits: Limits) -> Iterator[tuple[cv2.VideoCapture, VideoI
     content = sniff(head)
     if content.kind != "video":
         raise UnsupportedMedia(f"{path} looks like {content.name}; {READ}")
-    with _quiet():
+    with _quiet:
         # An absolute path: FFmpeg takes what is before a colon for a protocol.
         capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     try:
@@ -151,7 +174,7 @@ def frames(path: Path, limits: Limits) -> Iterator[tuple[int, float, Image]]:
     with _open(path, limits) as (capture, info):
         index = 0
         while True:
-            with _quiet():
+            with _quiet:
                 read, bgr = capture.read()
             if not read:
                 break
@@ -194,7 +217,7 @@ class VideoWriter:
         self._path, self._size = path, (width, height)
         even = (width + width % 2, height + height % 2)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
-        with _quiet():
+        with _quiet:
             name = str(path.absolute())
             self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, fps, even)
         if not self._writer.isOpened():

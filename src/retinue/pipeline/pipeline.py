@@ -44,6 +44,7 @@ from retinue.runtimes.tensors import check
 
 _log = logging.getLogger(__name__)
 _THREAD_END_S = 5.0
+STAGES = ("decode", "preprocess", "queue", "run", "postprocess", "total")
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +79,7 @@ class ModelPipeline:
         *,
         batching: Batching,
         limits: Limits,
-        publish: Callable[[Record], None] | None = None,
+        abandoned: Callable[[Record], None] | None = None,
         workers: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,8 +90,9 @@ class ModelPipeline:
                 pipeline owns them: it closes them at the end of `drain`.
             batching: The scheduler's policy. A model of a fixed batch size caps ``max_batch``.
             limits: What the decoder may be given.
-            publish: Called on the event loop with each finished record; must not block. What it
-                raises is logged and goes no further.
+            abandoned: Called on the event loop with the record of a `submit` that was cancelled,
+                which no caller receives; must not block. What it raises is logged and goes no
+                further.
             workers: Threads that decode and preprocess; 0 for one a core.
             clock: The clock of deadlines, in seconds.
 
@@ -101,7 +103,7 @@ class ModelPipeline:
             raise ConfigError("a pipeline needs at least one instance of its model; got none")
         self._model = model = instances[0]
         self._limits = limits
-        self._publish = publish
+        self._abandoned = abandoned
         self._clock = clock
         self._max_queue = batching.max_queue
         self._deadline_s = batching.deadline_ms / 1000
@@ -198,8 +200,8 @@ class ModelPipeline:
     ) -> Record:
         """Carry one item through all stages; a failure is the record's outcome, never raised.
 
-        Every call publishes one record, also when the calling task is cancelled: then its error is
-        `ClientClosed`, and ``asyncio.CancelledError`` passes through.
+        When the calling task is cancelled, ``asyncio.CancelledError`` passes through, and the
+        record, whose error is `ClientClosed`, goes to ``abandoned``.
 
         Args:
             item: An encoded image file, or a decoded image.
@@ -224,7 +226,7 @@ class ModelPipeline:
             outcome = await self._carry(request, until, priority)
         except asyncio.CancelledError:
             gone = ClientClosed("the caller went away before its answer was ready")
-            self._record(request, Outcome(error=gone))
+            self._give_up(self._record(request, Outcome(error=gone)))
             raise
         finally:
             self._leave(1)
@@ -321,14 +323,15 @@ class ModelPipeline:
     def _record(self, request: _Request, outcome: Outcome) -> Record:
         timings = request.timings
         timings["total"] = (self._clock() - request.began) * 1000
+        ordered = {stage: timings[stage] for stage in STAGES if stage in timings}
         if outcome.error is not None:
             # Its frames would keep this request's bytes and tensors as long as the record lives.
             outcome.error.__traceback__ = None
-        record = Record(
+        return Record(
             app=request.app,
             model=self._model.name,
             version=self._model.version,
-            outcome=replace(outcome, timings_ms=MappingProxyType(dict(timings))),
+            outcome=replace(outcome, timings_ms=MappingProxyType(ordered)),
             source=request.source,
             input_sha256=request.sha256,
             width=request.width,
@@ -337,12 +340,13 @@ class ModelPipeline:
             queue_depth=request.depth,
             tags=MappingProxyType(dict(request.tags or {})),
         )
-        if self._publish is not None:
+
+    def _give_up(self, record: Record) -> None:
+        if self._abandoned is not None:
             try:
-                self._publish(record)
-            except Exception:  # noqa: BLE001 - isolation boundary: the request is still answered
-                _log.exception("publishing record %s failed", record.id)
-        return record
+                self._abandoned(record)
+            except Exception:  # noqa: BLE001 - isolation boundary: the cancellation passes through
+                _log.exception("telling of the abandoned record %s failed", record.id)
 
     async def _drain(self, idle: asyncio.Event, timeout_s: float) -> None:
         end = self._clock() + timeout_s

@@ -106,39 +106,47 @@ def read_state_dict(path: Path) -> dict[str, Array]:
 
 def _scan(data: bytes, name: str) -> list[int]:
     """Check the opcodes of all pickles without running them; return where each ends."""
+    if data[:1] != pickle.PROTO:
+        raise ModelCorrupt(f"{name} is not a PyTorch file")
     stream = io.BytesIO(data)
     ends = []
     for _ in range(_PICKLES):
         try:
             for opcode, argument, _position in pickletools.genops(stream):
-                if opcode.name not in _OPCODES:
-                    raise UnsafePickle(
-                        f"{name}: the pickle uses {opcode.name}, which tensors do not need; "
-                        "it was not loaded"
-                    )
-                if (
-                    opcode.name == "LONG_BINPUT"
-                    and argument is not None
-                    and (argument > _MOST_MEMO)
-                ):
-                    raise UnsafePickle(f"{name}: the pickle asks for a memo of {argument} items")
+                _check_opcode(opcode.name, argument, name)
         except (ValueError, struct.error, IndexError, OverflowError) as error:
             raise ModelCorrupt(f"{name} is truncated or not a PyTorch file: {error}") from error
         ends.append(stream.tell())
     return ends
 
 
+def _check_opcode(opcode: str, argument: object, name: str) -> None:
+    if opcode not in _OPCODES:
+        raise UnsafePickle(
+            f"{name}: the pickle uses {opcode}, which tensors do not need; it was not loaded"
+        )
+    if opcode == "GLOBAL":
+        _resolve(*str(argument).split(" ", 1))
+    if opcode == "LONG_BINPUT" and isinstance(argument, int) and argument > _MOST_MEMO:
+        raise UnsafePickle(f"{name}: the pickle asks for a memo of {argument} items")
+
+
+def _resolve(module: str, name: str) -> Any:
+    """Return what stands for a global."""
+    if (module, name) == ("collections", "OrderedDict"):
+        return OrderedDict
+    if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        return _rebuild_tensor
+    if module == "torch" and name in _STORAGES:
+        return _StorageType(_STORAGES[name])
+    raise UnsafePickle(
+        f"the pickle asks for {module}.{name}, which is not a plain tensor; it was not loaded"
+    )
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
-        raise UnsafePickle(
-            f"the pickle asks for {module}.{name}, which is not a plain tensor; it was not loaded"
-        )
+        return _resolve(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
         if (

@@ -34,7 +34,7 @@ CONTROL = {
     "PlaceholderWithDefault",
     "Switch",
 }
-_MOST_ITERATIONS = 1000
+_MOST_ITERATIONS = 64
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
