@@ -109,9 +109,7 @@ def classification(path: Path) -> None:
         f"EfficientNet-Lite0 in f32, {len(photos)} ImageNet photos",
         ("runtime", "top-1 %", "95 % interval", "top-5 %"),
         rows,
-        notes=[
-            "They are probably training photos: its authors give 75.1 % on ImageNet's validation set."
-        ],
+        notes=["They are probably training photos; its authors give 75.1 % on validation photos."],
     )
 
 

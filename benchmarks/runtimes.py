@@ -109,13 +109,11 @@ def probe(path: Path, case: Case) -> dict[str, float]:
 
 
 def fresh(path: Path, case: Case) -> dict[str, float]:
-    """Run `probe` in a new process; the median of three for times."""
+    """Run `probe` in a new process."""
     command = [sys.executable, __file__, "--probe", str(path), case.runtime, case.precision]
-    runs = []
-    for _ in range(3):
-        answer = subprocess.run([*command, str(case.threads)], check=True, capture_output=True)
-        runs.append(json.loads(answer.stdout))
-    return {key: sorted(run[key] for run in runs)[1] for key in runs[0]}
+    answer = subprocess.run([*command, str(case.threads)], check=True, capture_output=True)
+    figures: dict[str, float] = json.loads(answer.stdout)
+    return figures
 
 
 def measure(name: str, path: Path, rounds: int, seconds: float) -> None:
@@ -158,8 +156,8 @@ def measure(name: str, path: Path, rounds: int, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each throughput sample")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=0.7, help="of each throughput sample")
     parser.add_argument("--probe", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probe:

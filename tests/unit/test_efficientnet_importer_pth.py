@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,10 @@ def test_every_pickle_protocol(path: Path, protocol: int) -> None:
     mark = path.with_name("pwned")
     attack = pickle.dumps(_Reduce(mark), protocol)
     start = dumps(MAGIC) + dumps(1001) + dumps(SYSTEM)
-    for data in (start + attack + dumps([]), attack, attack * 5):
-        with pytest.raises(UnsafePickle):
+    with pytest.raises(UnsafePickle):
+        read(path, start + attack + dumps([]))
+    for data in (attack, attack * 5):
+        with pytest.raises(UnsafePickle if protocol >= 2 else ModelCorrupt):
             read(path, data)
     assert not mark.exists()
 
@@ -226,11 +229,8 @@ def test_storages_that_contradict_the_tensors(path: Path) -> None:
         ({"0": NUMBERS}, 7, "list of storages"),
         ({"0": NUMBERS}, [["0"]], "list of storages"),
     ):
-        data = (
-            file_of(state, storages, keys=keys) + bytes(64 * (storages["0"].size < 12))
-            if ("0" in storages)
-            else file_of(state, storages, keys=keys)
-        )
+        # Zeros make up for what a shorter storage lacks.
+        data = file_of(state, storages, keys=keys) + bytes(64)
         with pytest.raises(ModelCorrupt, match=message):
             read(path, data)
     two = OrderedDict(state, b=tensor(Storage("0", "int32", 12), 0, (3,), (1,)))
@@ -260,10 +260,8 @@ def test_a_changed_byte_never_escapes_the_error_tree(
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "changed.pth"
     path.write_bytes(whole)
-    try:
+    with suppress(ModelCorrupt, UnsafePickle, UnsupportedModel):
         read_state_dict(path)
-    except (ModelCorrupt, UnsafePickle, UnsupportedModel):
-        pass
 
 
 def test_other_files(path: Path) -> None:
