@@ -18,7 +18,7 @@ help: ## Show this help
 demo: $(VENV)/.core ## Set up, pull the default models, detect on real photos, write demo/index.html
 	@$(BIN)/python examples/demo.py demo
 
-test: $(VENV)/.dev chromium lint ## Set up and run all checks and tests
+test: $(VENV)/.dev system lint ## Set up and run all checks and tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.dev ## Style, types, and the contract of the floors
@@ -49,10 +49,6 @@ system: ## Install the missing Debian packages of system-packages.txt
 
 clean: ## Remove what make made
 	rm -rf $(VENV) .cache build demo site
-
-.PHONY: chromium
-chromium:
-	@command -v chromium >/dev/null || sh scripts/system-packages.sh chromium
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -58,13 +60,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@contextmanager
+def server(folder: Path, env: dict[str, str]) -> Iterator[str]:
+    """Start the program as the page says, on a free port, and give its address."""
+    command = [sys.executable, "-m", "retinue", "up", "--port", "0"]
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 @pytest.mark.parametrize("page", pages_with("bash", "python"), ids=_name)
-def test_code_blocks_run(
-    page: Path, folder: Path, model_cache_dir: Path, request: pytest.FixtureRequest
-) -> None:
+def test_code_blocks_run(page: Path, folder: Path, model_cache_dir: Path) -> None:
     shell = blocks(page, "bash")
     code = "\n".join(blocks(page, "python"))
-    url = request.getfixturevalue("server_url") if any(ADDRESS in b for b in [*shell, code]) else ""
     cache = folder / "cache"
     shutil.copytree(model_cache_dir, cache, ignore=shutil.ignore_patterns("demo-photos"))
     env = os.environ | {
@@ -72,11 +84,14 @@ def test_code_blocks_run(
         "RETINUE_CACHE": str(cache),
         "RETINUE_HOME": str(folder / "home"),
     }
-    for block in shell:
-        command = ["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, url)]
-        _run(command, folder, env)
-    if code:
-        _run([sys.executable, "-W", "error", "-c", code.replace(ADDRESS, url)], folder, env)
+    uses_server = any(ADDRESS in block for block in [*shell, code])
+    with server(folder, env) if uses_server else nullcontext(ADDRESS) as url:
+        for block in shell:
+            command = ["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, url)]
+            _run(command, folder, env)
+        if code:
+            script = code.replace(ADDRESS, url)
+            _run([sys.executable, "-W", "error", "-c", script], folder, env)
 
 
 def _run(command: list[str], folder: Path, env: dict[str, str]) -> None:

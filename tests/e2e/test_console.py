@@ -166,10 +166,12 @@ def test_the_slider_filters_without_asking_again(
 
 def test_everything_works_by_keyboard(server: Program, opened: Callable[..., Page]) -> None:
     page = opened(server.url + "/detect")
+    expect(page.locator("#model option")).to_have_count(1)
     for _ in range(12):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "file":
             break
+    expect(page.locator("#file")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(PHOTO)

@@ -15,7 +15,6 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined,
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
-from swagger_ui_bundle import swagger_ui_path
 
 import retinue
 from retinue.core.errors import PluginError
@@ -23,6 +22,7 @@ from retinue.core.protocols import App, Page
 from retinue.host.edge import Headers, respond
 
 CONSOLE = Path(__file__).parent / "console"
+SWAGGER = Path(importlib.import_module("swagger_ui_bundle").swagger_ui_path)  # it has no types
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{style}; img-src 'self' blob: data:; "
@@ -132,7 +132,7 @@ class Console:
             Route("/docs", RenderedPage(docs, DOCS_POLICY), methods=["GET"]),
             Route("/favicon.ico", _Favicon(), methods=["GET"]),
             Mount("/static", Static(CONSOLE / "static")),
-            Mount("/swagger", Static(Path(swagger_ui_path))),
+            Mount("/swagger", Static(SWAGGER)),
         ]
         for app, page in self._pages():
             folder = console_folder(app)
