@@ -289,9 +289,12 @@ def test_scaled_decode_keeps_what_a_letterbox_needs(
     assert error(image.pixels, shrunk) < 4
 
 
-def test_other_formats_ignore_the_target(photo: np.ndarray) -> None:
-    image = decode(saved(photo, "PNG"), limits=LIMITS, target=(10, 10))
-    assert image.pixels.shape == photo.shape
+def test_all_formats_come_back_at_the_same_scaled_size(photo: np.ndarray) -> None:
+    jpeg = decode(saved(photo, "JPEG", quality=95), limits=LIMITS, target=(20, 30))
+    png = decode(saved(photo, "PNG"), limits=LIMITS, target=(20, 30))
+    assert png.pixels.shape == jpeg.pixels.shape < photo.shape
+    assert (png.width, png.height) == (jpeg.width, jpeg.height)
+    assert error(png.pixels, jpeg.pixels) < 4
 
 
 def test_real_photos_of_packages() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.observers import ObserverHub
 from retinue.pipeline.pipeline import ModelPipeline
 from retinue.store.blobs import open_blobs
+from retinue.store.interface import RecordStore
 from retinue.store.records import open_records
 from retinue.store.writer import RecordWriter
 
@@ -83,6 +83,7 @@ class HostServices:
         self._record = record
         self._hub: ObserverHub | None = None
         self._writer: RecordWriter | None = None
+        self._records: RecordStore | None = None
 
     @property
     def limits(self) -> Limits:
@@ -156,8 +157,10 @@ class HostServices:
         except StorageError:
             records.close()
             raise
-        dropped = partial(self.metrics.dropped, "record")
-        return RecordWriter(records, blobs, settings.records, settings.blobs, on_drop=dropped)
+        self._records = records
+        return RecordWriter(
+            records, blobs, settings.records, settings.blobs, on_drop=self.metrics.dropped
+        )
 
     async def _start_pipeline(self, entry: Entry) -> None:
         settings = self.settings
@@ -181,6 +184,8 @@ class HostServices:
             await asyncio.to_thread(self._hub.close, 5.0)
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
+        if self._records is not None:
+            self._records.close()
 
     def _default_models(self) -> tuple[str, ...]:
         wanted = [

@@ -44,13 +44,13 @@ from retinue.core.settings import Limits
 from retinue.core.types import Image
 from retinue.media.exif import upright
 from retinue.media.headers import PNG_SIGNATURE, Header, png_chunks, read_header
-from retinue.media.letterbox import Letterbox
+from retinue.media.letterbox import Letterbox, stretch
 from retinue.media.sniff import READ, sniff
 
 __all__ = ["Header", "decode", "probe"]
 
 Pixels = NDArray[np.uint8]
-Target = tuple[int, int] | None
+Size = tuple[int, int]
 
 _PNG_KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
@@ -107,16 +107,17 @@ def probe(data: bytes, limits: Limits) -> Header:
     return header
 
 
-def decode(data: bytes, *, limits: Limits, target: Target = None) -> Image:
+def decode(data: bytes, *, limits: Limits, target: Size | None = None) -> Image:
     """Decode an image file.
 
     Args:
         data: The whole file: JPEG, PNG, WebP, BMP or GIF.
         limits: Bytes, pixels and frames that are accepted.
-        target: (height, width) beyond which the reader needs no pixels. A JPEG may then come back
-            at 1/2, 1/4 or 1/8 of its size, decoded straight to that size: each of its sides is
-            still at least what a letterbox into the target needs. (The sizes between, 3/8 or 5/8,
-            measure slower than the whole.)
+        target: (height, width) beyond which the reader needs no pixels. The picture may then come
+            back at 1/2, 1/4 or 1/8 of its size: each of its sides is still at least what a
+            letterbox into the target needs. A JPEG is decoded straight to that size (the sizes
+            between, 3/8 or 5/8, measure slower than the whole); others are averaged down to it,
+            so that all formats give a model the same smoothness.
 
     Returns:
         Upright RGB pixels with the original's size.
@@ -126,12 +127,17 @@ def decode(data: bytes, *, limits: Limits, target: Target = None) -> Image:
     """
     header = probe(data, limits)
     name = header.format.upper()
+    height, width = header.stored_size
+    if target is not None:
+        target = target if header.orientation < 5 else target[::-1]
+        height, width = _scaled(height, width, target)
     try:
-        pixels = _DECODERS[header.format](data, header, target)
+        pixels = _DECODERS[header.format](data, header, (height, width))
     except _DAMAGE as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         message = f"the {name} file is truncated or damaged ({reason}); send it again, whole"
         raise CorruptMedia(message) from error
+    pixels = stretch(pixels, height, width, "area")
     pixels = np.ascontiguousarray(upright(pixels, header.orientation))
     return Image(pixels, header.width, header.height)
 
@@ -142,7 +148,7 @@ def _same_size(got: tuple[int, ...], header: Header) -> None:
         raise CorruptMedia(f"the {header.format.upper()} file announces two different sizes")
 
 
-def _scaled(height: int, width: int, target: tuple[int, int]) -> tuple[int, int]:
+def _scaled(height: int, width: int, target: Size) -> Size:
     box = Letterbox.fit(width, height, target[1], target[0])
     for divisor in (8, 4, 2):
         h, w = math.ceil(height / divisor), math.ceil(width / divisor)
@@ -151,16 +157,13 @@ def _scaled(height: int, width: int, target: tuple[int, int]) -> tuple[int, int]
     return height, width
 
 
-def _jpeg(data: bytes, header: Header, target: Target) -> Pixels:
+def _jpeg(data: bytes, header: Header, least: Size) -> Pixels:
     height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     _same_size((height, width), header)
-    if target is not None:
-        target = target if header.orientation < 5 else target[::-1]
-        height, width = _scaled(height, width, target)
     space = "CMYK" if header.channels == 4 else "RGB"
     # strict: libjpeg's warnings (premature end, corrupt data) are errors.
     pixels: Pixels = simplejpeg.decode_jpeg(
-        data, space, min_height=height, min_width=width, strict=True
+        data, space, min_height=least[0], min_width=least[1], strict=True
     )
     return pixels if header.channels != 4 else _cmyk(pixels, inverted=header.adobe)
 
@@ -171,7 +174,7 @@ def _cmyk(inks: Pixels, *, inverted: bool) -> Pixels:
     return np.asarray(cv2.multiply(light[..., :3], black, scale=1 / 255), np.uint8)
 
 
-def _webp(data: bytes, header: Header, _: Target) -> Pixels:
+def _webp(data: bytes, header: Header, _: Size) -> Pixels:
     if header.animated:
         return _pillow(WebPImagePlugin.WebPImageFile(io.BytesIO(data)), header)
     raw = np.frombuffer(data, np.uint8)
@@ -184,7 +187,7 @@ def _webp(data: bytes, header: Header, _: Target) -> Pixels:
     return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _png(data: bytes, header: Header, _: Target) -> Pixels:
+def _png(data: bytes, header: Header, _: Size) -> Pixels:
     return _pillow(PngImagePlugin.PngImageFile(io.BytesIO(_png_essentials(data))), header)
 
 
@@ -207,11 +210,11 @@ def _png_essentials(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _bmp(data: bytes, header: Header, _: Target) -> Pixels:
+def _bmp(data: bytes, header: Header, _: Size) -> Pixels:
     return _pillow(BmpImagePlugin.BmpImageFile(io.BytesIO(data)), header)
 
 
-def _gif(data: bytes, header: Header, _: Target) -> Pixels:
+def _gif(data: bytes, header: Header, _: Size) -> Pixels:
     return _pillow(GifImagePlugin.GifImageFile(io.BytesIO(data)), header)
 
 
@@ -237,7 +240,7 @@ def _flat(image: PillowImage.Image) -> Pixels:
     return np.asarray(flat)
 
 
-_DECODERS: dict[str, Callable[[bytes, Header, Target], Pixels]] = {
+_DECODERS: dict[str, Callable[[bytes, Header, Size], Pixels]] = {
     "jpeg": _jpeg,
     "png": _png,
     "webp": _webp,
