@@ -8,7 +8,9 @@ from retinue.core.errors import ConfigError
 from retinue.core.settings import Settings, load_settings
 
 
-def test_the_embedded_default_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_default_needs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RETINUE_HOME", str(tmp_path / "home"))
     settings = load_settings()
@@ -22,7 +24,9 @@ def test_overrides_beat_variables_beat_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("retinue.toml").write_text("[server]\nport = 1\n[batching]\nmax_batch = 4\nmax_queue = 9\n")
+    Path("retinue.toml").write_text(
+        "[server]\nport = 1\n[batching]\nmax_batch = 4\nmax_queue = 9\n"
+    )
     monkeypatch.setenv("RETINUE_BATCHING__MAX_BATCH", "5")
     settings = load_settings(server={"port": 3})
     assert settings.server.port == 3

@@ -7,7 +7,7 @@ from retinue.core.errors import ConfigError
 from retinue.core.types import Array, Embedding, Image, Prepared, Scores, TensorSpec
 from retinue.models.efficientnet_lite import EFFICIENTNET_LITE0, Classifier, softmax
 from retinue.testing import tiny_outputs
-from retinue.testing.fake_runtime import FakeRuntime
+from retinue.testing.function_runtime import FunctionRuntime
 
 
 def small(scores: str = "probabilities") -> Classifier:
@@ -63,7 +63,7 @@ def test_a_network_without_embedding_is_served_too() -> None:
     model = Classifier(
         card,
         "v",
-        FakeRuntime(inputs, spec, lambda row: {"anything": np.array([0.5, 0.5], np.float32)}),
+        FunctionRuntime(inputs, spec, lambda row: {"anything": np.array([0.5, 0.5], np.float32)}),
     )
     outcome = model.predict([Image(np.zeros((9, 9, 3), np.uint8), 9, 9)])[0]
     assert outcome.embedding is None
@@ -75,7 +75,7 @@ def test_the_number_of_classes_is_checked() -> None:
     inputs = (TensorSpec("x", "float32", (-1, 3, 224, 224)),)
     for width in (3, -1):
         outputs = (TensorSpec("y", "float32", (-1, width)),)
-        runtime = FakeRuntime(inputs, outputs, lambda row: {"y": np.zeros(3, np.float32)})
+        runtime = FunctionRuntime(inputs, outputs, lambda row: {"y": np.zeros(3, np.float32)})
         with pytest.raises(ConfigError, match="2 classes"):
             model = Classifier(card, "v", runtime)
             model.postprocess(Prepared({}), {"y": np.zeros(3, np.float32)}).unwrap()

@@ -25,7 +25,7 @@ from retinue.models.loading import load_model
 from retinue.models.registry import Entry
 from retinue.models.yolo import Yolo
 from retinue.testing import onnx_models, tiny_outputs
-from retinue.testing.fake_runtime import FakeRuntime
+from retinue.testing.function_runtime import FunctionRuntime
 
 TRIPLES = st.tuples(*[st.floats(-200, 300, width=16)] * 3)
 SPREADS = st.tuples(*[st.floats(0.5, 300, width=16)] * 3)
@@ -132,7 +132,7 @@ def test_cards_that_do_not_fit_are_refused_with_the_reason() -> None:
 )
 def test_weights_that_take_no_picture_are_refused(inputs: tuple[TensorSpec, ...]) -> None:
     outputs = (TensorSpec("output", "float32", (-1, 7, 10)),)
-    runtime = FakeRuntime(inputs, outputs, lambda row: {})
+    runtime = FunctionRuntime(inputs, outputs, lambda row: {})
     with pytest.raises(UnsupportedModel):
         Yolo(card(), "v", runtime)
 
@@ -141,7 +141,7 @@ def test_outputs_without_the_batch_first_are_an_error() -> None:
     inputs = (TensorSpec("images", "float32", (-1, 3, 64, 64)),)
     outputs = (TensorSpec("output", "float32", (-1, 7, 10)),)
 
-    class Flat(FakeRuntime):
+    class Flat(FunctionRuntime):
         def run(self, tensors: object) -> dict[str, np.ndarray]:
             return {"output": np.zeros((1, 7, 10), np.float32)}
 
@@ -187,9 +187,9 @@ def test_a_card_that_does_not_fit_closes_the_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = entry(onnx_models.color_detector(tmp_path / "c.onnx"), classes=("a", "b"))
-    made: list[FakeRuntime] = []
+    made: list[FunctionRuntime] = []
 
-    def factory(path: Path, *, threads: int, precision: str) -> FakeRuntime:
+    def factory(path: Path, *, threads: int, precision: str) -> FunctionRuntime:
         made.append(tiny_outputs.runtime_for(card()))
         return made[0]
 

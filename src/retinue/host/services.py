@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 from pydantic import ValidationError
 
 from retinue.core.errors import ConfigError, ModelNotFound, StorageError
@@ -137,6 +138,8 @@ class HostServices:
             raise
 
     async def _start(self) -> None:
+        # The pipelines' own threads fill the cores; OpenCV's would only compete with them.
+        cv2.setNumThreads(1)
         registry = Registry(self.settings.cache)
         # Everything that can be wrong is tried before the first model takes memory.
         entries = [obtain(registry, name) for name in self._models]

@@ -109,7 +109,7 @@ def _open_postgresql(url: URL) -> Engine:
     except NoSuchModuleError as error:
         raise ConfigError(f"records.url: no driver {url.drivername!r}") from error
     except ModuleNotFoundError as error:
-        message = f"records.url: {error.name} is not installed: pip install 'psycopg[binary]'"
+        message = f"records.url: {error.name} is not installed: pip install 'retinue[postgresql]'"
         raise MissingExtra(message) from error
 
     @event.listens_for(engine, "connect")

@@ -30,7 +30,7 @@ from retinue.core.types import (
 )
 from retinue.models.card import Card, Family, Output, Source
 from retinue.testing import tiny_outputs
-from retinue.testing.fake_runtime import FakeRuntime
+from retinue.testing.function_runtime import FunctionRuntime
 
 VERSION = "0123456789ab"
 SIZES = ((97, 61), (40, 120), (64, 64), (1, 300), (200, 7))
@@ -47,7 +47,7 @@ class RuntimeFor(Protocol):
         level: float = ...,
         fails: Callable[[Tensors], bool] = ...,
         spoils: Callable[[Tensors], bool] = ...,
-    ) -> FakeRuntime:
+    ) -> FunctionRuntime:
         """Make a runtime."""
         ...
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from retinue.core.types import Array, Tensors, TensorSpec
 from retinue.models.card import Card
-from retinue.testing.fake_runtime import FakeRuntime
+from retinue.testing.function_runtime import FunctionRuntime
 
 Rows = dict[str, Array]
 Make = Callable[[Card, np.random.Generator, float], Rows]
@@ -30,7 +30,7 @@ def runtime_for(
     level: float = 0.98,
     fails: Callable[[Tensors], bool] = lambda row: False,
     spoils: Callable[[Tensors], bool] = lambda row: False,
-) -> FakeRuntime:
+) -> FunctionRuntime:
     """Make a runtime that fits a card.
 
     Its answers are drawn from a generator whose seed is the picture's mean: the same picture gets
@@ -57,7 +57,9 @@ def runtime_for(
         return rows
 
     outputs = tuple(TensorSpec(n, a.dtype.name, (batch, *a.shape)) for n, a in example.items())
-    return FakeRuntime((TensorSpec("images", "float32", (batch, *shape)),), outputs, answer, fails)
+    return FunctionRuntime(
+        (TensorSpec("images", "float32", (batch, *shape)),), outputs, answer, fails
+    )
 
 
 def _scores(card: Card, random: np.random.Generator, level: float, *shape: int) -> Array:

@@ -13,7 +13,7 @@ from retinue.runtimes import tensors as tensor_checks
 Answer = Callable[[Tensors], Mapping[str, Array]]
 
 
-class FakeRuntime:
+class FunctionRuntime:
     """Runs a Python function on each item of a batch; keeps the runtime contract otherwise.
 
     Attributes:
