@@ -48,7 +48,7 @@ def test_statuses_are_real(cls: type[RetinueError]) -> None:
     ],
 )
 def test_os_errors_become_storage_errors(number: int, expected: type[StorageError]) -> None:
-    with pytest.raises(StorageError, match=r"writing it: /somewhere") as caught:
-        with storage_errors("/somewhere", "writing it"):
-            raise OSError(number, "why")
+    named = pytest.raises(StorageError, match=r"writing it: /somewhere")
+    with named as caught, storage_errors("/somewhere", "writing it"):
+        raise OSError(number, "why")
     assert type(caught.value) is expected
