@@ -132,14 +132,25 @@ def echo_server(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture(scope="session")
-def server(model_cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """`retinue up` with the default models, shared by all tests that leave it alive."""
-    folder = tmp_path_factory.mktemp("server")
-    program = start(
-        ["-m", "retinue", "up", "--port", "0"],
-        folder / "server.log",
-        RETINUE_HOME=str(folder / "home"),
-        RETINUE_CACHE=str(model_cache_dir),
-    )
-    yield program
-    end(program)
+def start_server(model_cache_dir: Path) -> Callable[[Path], Iterator[Program]]:
+    """`retinue up` with the default models and its state in a folder, until the test's end."""
+
+    def run(folder: Path) -> Iterator[Program]:
+        program = start(
+            ["-m", "retinue", "up", "--port", "0"],
+            folder / "server.log",
+            RETINUE_HOME=str(folder / "home"),
+            RETINUE_CACHE=str(model_cache_dir),
+        )
+        yield program
+        end(program)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(
+    start_server: Callable[[Path], Iterator[Program]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Program]:
+    """A server shared by all tests that leave it alive."""
+    yield from start_server(tmp_path_factory.mktemp("server"))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from retinue.core.errors import (
     ClientClosed,
-    DeadlineExceeded,
     InvalidRequest,
+    RequestTimeout,
     TooManyBytes,
     UnsupportedMedia,
 )
@@ -70,7 +70,7 @@ def test_a_chunked_body_is_counted() -> None:
 
 
 def test_a_slow_body_is_given_up() -> None:
-    with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+    with pytest.raises(RequestTimeout, match=r"0\.05 s"):
         _read(_channel([b"a"] * 50, delay_s=0.02), t=0.05)
 
 

@@ -11,6 +11,7 @@ code. Messages say what was wrong, with what, and what to do::
     │   ├── TooManyBytes            too_many_bytes          413  RESOURCE_EXHAUSTED  65
     │   ├── TooManyPixels           too_many_pixels         413  RESOURCE_EXHAUSTED  65
     │   ├── TooManyFrames           too_many_frames         413  RESOURCE_EXHAUSTED  65
+    │   ├── RequestTimeout          request_timeout         408  DEADLINE_EXCEEDED   65
     │   ├── InvalidTensor           invalid_tensor          400  INVALID_ARGUMENT    65
     │   └── InvalidRequest          invalid_request         400  INVALID_ARGUMENT    64
     ├── NotFound                    not_found               404  NOT_FOUND           66
@@ -115,6 +116,14 @@ class TooManyFrames(InputError):
     code = "too_many_frames"
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class RequestTimeout(InputError):
+    """The request did not arrive in the time that it is given."""
+
+    code = "request_timeout"
+    http_status = 408
+    grpc_status = "DEADLINE_EXCEEDED"
 
 
 class InvalidTensor(InputError):

@@ -13,8 +13,8 @@ from starlette.types import Receive
 
 from retinue.core.errors import (
     ClientClosed,
-    DeadlineExceeded,
     InvalidRequest,
+    RequestTimeout,
     TooManyBytes,
     UnsupportedMedia,
 )
@@ -59,7 +59,7 @@ async def read_body(
 
     Raises:
         TooManyBytes: more than the limit.
-        DeadlineExceeded: the client was too slow.
+        RequestTimeout: the client was too slow.
         ClientClosed: the client went away.
         UnsupportedMedia: the body is compressed.
     """
@@ -89,7 +89,7 @@ async def read_body(
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
-        raise DeadlineExceeded(
+        raise RequestTimeout(
             f"the body did not arrive within {timeout_s:g} s; send it faster, or raise "
             "server.body_timeout_s in the settings"
         ) from None
