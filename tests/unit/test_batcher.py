@@ -1,4 +1,4 @@
-"""The batcher: results are never swapped, one bad item never fails its neighbours."""
+"""The batcher: results are never swapped; threads, windows, deadlines, cancelling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from retinue.core.errors import (
     Unavailable,
 )
 from retinue.pipeline.batcher import Batcher
-from retinue.pipeline.worker import Instance, Result, isolate, nothing, same
+from retinue.pipeline.worker import Instance, Result, nothing, same
 
 
 class Echo:
@@ -144,64 +144,6 @@ def test_everyone_gets_the_answer_of_its_own_item(plan, max_batch, instances, wi
     finally:
         logging.disable(logging.NOTSET)
     assert all(len(echo.threads) <= 1 for echo in echoes)
-
-
-def every_row_alone(run, rows):
-    """The slow obvious twin of `isolate`."""
-    found = []
-    for row in rows:
-        try:
-            found.append(run([row])[0])
-        except ZeroDivisionError as error:
-            found.append(str(error))
-    return found
-
-
-@given(st.integers(1, 40), st.sets(st.integers(0, 39)))
-def test_bisection_finds_exactly_the_bad_rows(size, bad):
-    rows = list(range(size))
-    logging.disable(logging.CRITICAL)
-    try:
-        found = isolate(Echo(bad).run, rows, "running x")
-    finally:
-        logging.disable(logging.NOTSET)
-    for got, wanted in zip(found, every_row_alone(Echo(bad).run, rows), strict=True):
-        if isinstance(got, ModelRunFailed):
-            assert got.message == f"running x failed: ZeroDivisionError: {wanted}"
-        else:
-            assert got == wanted
-
-
-@pytest.mark.parametrize("bad", [0, 13, 31])
-def test_one_bad_row_costs_a_logarithm_of_runs(bad):
-    echo = Echo([bad])
-    isolate(echo.run, list(range(32)), "running x")
-    assert len(echo.batches) == 1 + 2 * 5
-
-
-def test_an_output_too_few_is_a_failure_of_the_model():
-    (only,) = isolate(lambda rows: [], ["a"], "running x")
-    assert isinstance(only, ModelRunFailed)
-    assert "0 outputs for 1 rows" in only.message
-
-
-def test_errors_of_the_tree_stay_themselves_and_carry_no_frames():
-    def run(rows):
-        raise InvalidTensor("wrong shape") from ValueError("inner")
-
-    (error,) = isolate(run, [1], "running x")
-    assert type(error) is InvalidTensor
-    assert error.__traceback__ is error.__cause__ is error.__context__ is None
-
-
-def test_even_an_exit_is_contained_and_what_is_unforeseen_is_logged(caplog):
-    def run(rows):
-        raise SystemExit(3)
-
-    with caplog.at_level(logging.ERROR):
-        (error,) = isolate(run, [1], "running x")
-    assert isinstance(error, ModelRunFailed)
-    assert caplog.records[0].exc_info[0] is SystemExit
 
 
 def test_what_comes_in_one_turn_of_the_loop_runs_together():

@@ -1,4 +1,4 @@
-"""The pipeline's own business: admission, records, deadlines, draining."""
+"""The pipeline's own business: admission, records, deadlines, priorities."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from retinue.core.errors import (
     InvalidTensor,
     ModelRunFailed,
     QueueFull,
-    ShuttingDown,
-    Unavailable,
 )
 from retinue.core.record import Record
 from retinue.core.settings import Batching, Limits
 from retinue.core.types import Image, Outcome
 from retinue.pipeline.pipeline import STAGES, ModelPipeline
 from retinue.pipeline.rows import join
-from retinue.testing.models import FakeModel, FakeRuntime, number_in, numbered
+from retinue.testing.models import FakeModel, FakeRuntime, gated, number_in, numbered, until
 from retinue.testing.pipeline_suite import numbered_png
 
 
@@ -39,11 +37,6 @@ def make(*models: FakeModel, abandoned=None, workers=1, **policy) -> ModelPipeli
         abandoned=abandoned,
         workers=workers,
     )
-
-
-def gated() -> tuple[FakeModel, threading.Event]:
-    gate = threading.Event()
-    return FakeModel(FakeRuntime(gate=gate)), gate
 
 
 def threads() -> list[str]:
@@ -63,12 +56,6 @@ async def held(**policy):
             gate.set()
         assert number_in((await task).outcome) == 0
     assert not threads()
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - threads set no asyncio event
-            await asyncio.sleep(0.001)
 
 
 def test_every_request_has_its_record_also_when_it_fails():
@@ -160,20 +147,21 @@ def test_the_whole_pipeline_is_bounded():
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("settled", [False, True], ids=["still to decode", "decoded"])
-def test_a_higher_priority_takes_the_place_of_a_lower_one(settled):
+@pytest.mark.parametrize("decoded", [False, True], ids=["still to decode", "decoded"])
+def test_a_higher_priority_takes_the_place_of_a_lower_one(decoded):
+    places = 1 if decoded else 2  # one item is decoded ahead of the one that is run
+
     async def main() -> None:
-        async with held(max_queue=2) as (pipeline, gate):
-            low = [asyncio.create_task(pipeline.submit(numbered(n))) for n in (1, 2)]
-            await asyncio.sleep(0)
-            if settled:
-                await until(lambda: pipeline._batcher.waiting == 2)
-            high = asyncio.create_task(pipeline.submit(numbered(3), priority=1))
-            pushed_out = await low[1]
+        async with held(max_queue=places) as (pipeline, gate):
+            low = [asyncio.create_task(pipeline.submit(numbered(1 + n))) for n in range(places)]
+            await until(lambda: pipeline._batcher.waiting == 1)
+            high = asyncio.create_task(pipeline.submit(numbered(9), priority=1))
+            pushed_out = await low[-1]
             assert isinstance(pushed_out.outcome.error, QueueFull)
             gate.set()
-            assert number_in((await high).outcome) == 3
-            assert number_in((await low[0]).outcome) == 1
+            assert number_in((await high).outcome) == 9
+            for number, task in enumerate(low[:-1], start=1):
+                assert number_in((await task).outcome) == number
 
     asyncio.run(main())
 
@@ -320,75 +308,6 @@ def test_rows_whose_outputs_differ_in_shape_cannot_be_joined():
 def test_without_an_instance_there_is_no_pipeline():
     with pytest.raises(ConfigError):
         ModelPipeline([], batching=Batching(), limits=Limits())
-
-
-def test_before_its_start_and_after_its_end_it_takes_nothing():
-    model = FakeModel()
-
-    async def main() -> None:
-        pipeline = make(model)
-        assert type((await pipeline.submit(numbered(1))).outcome.error) is Unavailable
-        await pipeline.start()
-        await pipeline.start()
-        await asyncio.gather(pipeline.drain(1), pipeline.drain(1))
-        await pipeline.drain(1)
-        assert isinstance((await pipeline.submit(numbered(1))).outcome.error, ShuttingDown)
-        with pytest.raises(ShuttingDown):
-            await pipeline.infer({"input": np.zeros((1, 1), np.float32)})
-        with pytest.raises(ShuttingDown):
-            await pipeline.start()
-        assert len(asyncio.all_tasks()) == 1
-
-    asyncio.run(main())
-    assert model.fake.closed
-    assert not threads()
-
-
-def test_a_pipeline_that_was_never_started_closes_its_models():
-    model = FakeModel()
-    asyncio.run(make(model).drain(1))
-    assert model.fake.closed
-
-
-def test_draining_finishes_what_was_accepted():
-    model, gate = gated()
-
-    async def main() -> None:
-        pipeline = make(model)
-        await pipeline.start()
-        tasks = [asyncio.create_task(pipeline.submit(numbered(n))) for n in range(5)]
-        await until(lambda: model.fake.batches)
-        drain = asyncio.create_task(pipeline.drain(5))
-        await asyncio.sleep(0)
-        assert isinstance((await pipeline.submit(numbered(9))).outcome.error, ShuttingDown)
-        assert not model.fake.closed
-        gate.set()
-        await drain
-        assert [number_in((await task).outcome) for task in tasks] == list(range(5))
-
-    asyncio.run(main())
-    assert model.fake.closed
-    assert not threads()
-
-
-def test_draining_gives_up_what_takes_too_long(monkeypatch):
-    monkeypatch.setattr("retinue.pipeline.pipeline._THREAD_END_S", 0.01)
-    model, gate = gated()
-
-    async def main() -> None:
-        pipeline = make(model)
-        await pipeline.start()
-        tasks = [asyncio.create_task(pipeline.submit(numbered(n))) for n in range(3)]
-        await until(lambda: model.fake.batches)
-        await pipeline.drain(0.01)
-        for task in tasks:
-            assert isinstance((await task).outcome.error, ShuttingDown)
-        assert not model.fake.closed
-        gate.set()
-        await until(lambda: model.fake.closed)
-        await until(lambda: not threads())
-
-    asyncio.run(main())
 
 
 def test_a_record_keeps_no_pixels_alive():

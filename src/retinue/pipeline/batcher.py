@@ -29,6 +29,11 @@ from retinue.pipeline.worker import In, Instance, Job, Out, R, Result, Worker
 _log = logging.getLogger(__name__)
 
 
+def never() -> bool:
+    """Say no."""
+    return False
+
+
 class Batcher(Generic[In, Out]):
     """Runs items in batches on instances, by a `Schedule`. Use it on one event loop only."""
 
@@ -40,6 +45,7 @@ class Batcher(Generic[In, Out]):
         max_batch: int,
         max_queue: int,
         window_s: float = 0.0,
+        held: Callable[[], bool] = never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set the policy; `start` starts the threads.
@@ -50,8 +56,11 @@ class Batcher(Generic[In, Out]):
             max_batch: Most items of one run.
             max_queue: Most items that wait.
             window_s: How long an unfilled batch waits for more, in seconds.
+            held: Whether to start no batch at present, because what comes after is behind; asked
+                from any thread, and again after each batch and each `look_again`.
             clock: The time in seconds; deadlines are on the same clock.
         """
+        self._held = held
         self._instances = instances
         self._name = name
         self._clock = clock
@@ -138,12 +147,18 @@ class Batcher(Generic[In, Out]):
             # The next thread that is done takes it; all there is to do is to end its wait in time.
             if deadline < self._alarm_at:
                 self._arm(deadline, now)
-        elif not self._woken:
-            # Deferred to the end of this turn of the loop, so that what arrives in one turn is
-            # batched together.
-            self._woken = True
-            loop.call_soon(self._dispatch)
+        else:
+            self.look_again()
         return job
+
+    def look_again(self) -> None:
+        """On the loop: see whether anything can be started, at the end of this turn of the loop.
+
+        Deferred, so that what arrives in one turn is batched together.
+        """
+        if not self._woken and self._loop is not None:
+            self._woken = True
+            self._loop.call_soon(self._dispatch)
 
     async def submit(
         self,
@@ -229,13 +244,13 @@ class Batcher(Generic[In, Out]):
         now = self._clock()
         with self._lock:
             until = math.inf
-            while self._free and not self._stopped and until == math.inf and self._schedule:
+            while self._free and self._schedule and until == math.inf and not self._idle():
                 batch, until = self._next(now)
                 if batch:
                     worker = self._free.pop()
                     worker.batch = batch
                     worker.give(batch)
-            if not self._free:
+            if not self._free or self._idle():
                 self._drop(self._schedule.shed(now), now)
             until = min(until, self._schedule.due())
         if until < self._alarm_at:
@@ -253,10 +268,13 @@ class Batcher(Generic[In, Out]):
             self._settled += zip(done, results, strict=True)
             self._tell()
             self._free.append(worker)
-            worker.batch = () if self._stopped else self._next(now)[0]
+            worker.batch = () if self._idle() else self._next(now)[0]
             if worker.batch:
                 self._free.pop()
             return worker.batch
+
+    def _idle(self) -> bool:
+        return self._stopped or self._held()
 
     def _next(self, now: float) -> tuple[Sequence[Job[Any]], float]:
         """Take the next batch out of the schedule; else say until when to wait."""

@@ -7,7 +7,9 @@ default, the cores are the bottleneck and another hop would only add its own cos
 the decoders.
 
 The whole pipeline holds at most ``max_queue`` items that are not being run yet, those in the decode
-stage included.
+stage included. Few of them are tensors: decoding stops while a batch for each instance is ready, so
+a queue costs the memory of the files in it, decoders do not take the cores from the runs, and what
+is shed was mostly not decoded.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Self
 
 from retinue.core.errors import (
@@ -38,12 +40,14 @@ from retinue.core.settings import Batching, Limits, cores
 from retinue.core.types import Array, Image, Outcome, Prepared, Tensors
 from retinue.media.decode import decode
 from retinue.pipeline.batcher import Batcher
+from retinue.pipeline.lead import Lead, Place
 from retinue.pipeline.rows import join, largest_batch, split
 from retinue.pipeline.worker import Instance, Job, nothing, same
 from retinue.runtimes.tensors import check
 
 _log = logging.getLogger(__name__)
 _THREAD_END_S = 5.0
+
 STAGES = ("decode", "preprocess", "queue", "run", "postprocess", "total")
 
 
@@ -62,6 +66,7 @@ class _Request:
     height: int = 0
     batch_size: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    place: Place = field(default_factory=Place)
 
 
 class ModelPipeline:
@@ -112,6 +117,8 @@ class ModelPipeline:
         self._started = False
         self._idle: asyncio.Event | None = None
         self._drained: asyncio.Task[None] | None = None
+        # One batch of each instance is being run, and the next one is ready.
+        self._lead = Lead(2 * len(instances) * largest_batch(model, batching.max_batch))
         self._preparing = self._make_preparing(workers or cores())
         self._batcher = self._make_batcher(instances, batching)
 
@@ -122,6 +129,7 @@ class ModelPipeline:
             name=f"preparing for {self._model.name}",
             max_batch=1,
             max_queue=self._max_queue,
+            held=self._lead.is_enough,
             clock=self._clock,
         )
 
@@ -179,12 +187,7 @@ class ModelPipeline:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *failure: object) -> None:
         # By then the default deadline has ended whatever was accepted before.
         await self.drain(self._deadline_s)
 
@@ -216,8 +219,8 @@ class ModelPipeline:
             the whole batch), postprocess and total; a stage that was not reached is absent.
         """
         now = self._clock()
-        request = _Request(item, app, source, tags, self.queue_depth, now)
         until = now + self._deadline_s if deadline is None else deadline
+        request = _Request(item, app, source, tags, self.queue_depth, now)
         try:
             self._admit(1, until, now, priority)
         except Unavailable as error:
@@ -319,6 +322,9 @@ class ModelPipeline:
             return ran.unwrap()
         except RetinueError as error:
             return Outcome(error=error)
+        finally:
+            self._lead.give_up(request.place)
+            self._preparing.look_again()
 
     def _record(self, request: _Request, outcome: Outcome) -> Record:
         timings = request.timings
@@ -355,21 +361,18 @@ class ModelPipeline:
                 async with asyncio.timeout(timeout_s):
                     await idle.wait()
             except TimeoutError:
-                _log.warning(
-                    "%s: %d items are given up after %g s",
-                    self._model.name,
-                    self._accepted,
-                    timeout_s,
-                )
-        left = max(0.0, end - self._clock()) + _THREAD_END_S
+                left, name = self._accepted, self._model.name
+                _log.warning("%s: %d items are given up after %g s", name, left, timeout_s)
+        allowed = max(0.0, end - self._clock()) + _THREAD_END_S
         for batcher in (self._preparing, self._batcher):
-            if not await batcher.stop(left):
+            if not await batcher.stop(allowed):
                 _log.warning("a thread of %s still runs; it is left behind", self._model.name)
 
     # ---- on a worker's thread
 
     def _prepare_one(self, requests: Sequence[_Request]) -> list[Prepared]:
         (request,) = requests
+        self._lead.take(request.place)
         item, timings = request.item, request.timings
         began = time.perf_counter()
         if isinstance(item, Image):

@@ -6,6 +6,7 @@ can tell whose answer it got.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -215,3 +216,20 @@ class FakeModel:
     def close(self) -> None:
         """Close the runtime."""
         self.fake.close()
+
+
+def gated() -> tuple[FakeModel, threading.Event]:
+    """Make a model whose runs wait until the event is set."""
+    gate = threading.Event()
+    return FakeModel(FakeRuntime(gate=gate)), gate
+
+
+async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    """Wait until a condition holds that other threads bring about.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - threads set no asyncio event
+            await asyncio.sleep(0.001)
