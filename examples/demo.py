@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from retinue.core.errors import RetinueError
 from retinue.core.settings import Settings, load_settings
 from retinue.core.types import Scores
 from retinue.host.progress import Bar
@@ -168,4 +169,7 @@ Next:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RetinueError as error:
+        sys.exit(f"demo: {error.message}")

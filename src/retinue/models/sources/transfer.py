@@ -72,13 +72,16 @@ def show(url: httpx.URL) -> str:
 def ssl_context(extra: Path | None = None, *, verify: bool = True) -> ssl.SSLContext:
     """Return a context that trusts the usual authorities and those that the user named.
 
-    ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` replace the usual ones; ``REQUESTS_CA_BUNDLE`` and
-    ``extra`` are added to them.
+    The usual ones are certifi's and the system's, among which a company's proxy often has its own.
+    ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` replace them; ``REQUESTS_CA_BUNDLE`` and ``extra`` are
+    added.
 
     Raises:
         ConfigError: a file of authorities cannot be read.
     """
     context = httpx.create_ssl_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_default_certs()
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
     for file in (Path(bundle) if bundle else None, extra):
         if file is not None:
