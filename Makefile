@@ -35,7 +35,7 @@ bench: $(VENV)/.dev ## Run the measurements (slow; uses ../shared/data where pre
 	$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/.dev ## Build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: $(VENV)/.dev ## Make the lock files anew
 	$(PIP_INSTALL) uv

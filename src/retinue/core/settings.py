@@ -144,6 +144,11 @@ class Settings(BaseSettings):
         return self.blobs.url or (self.home / "blobs").as_uri()
 
 
+def explain(error: ValidationError) -> str:
+    """Return what is wrong with each field, on one line."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+
+
 def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings: overrides, then ``RETINUE_*`` variables, then the file, then defaults.
 
@@ -176,8 +181,7 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
         return _Settings(**overrides)
     except ValidationError as error:
         where = f"settings{f' ({path})' if path else ''}"
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+        raise ConfigError(f"{where}: {explain(error)}") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read settings file {path}: {error}") from error
 

@@ -58,7 +58,10 @@ def list_models(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "task", "license", "installed", "size", "summary", box=None)
+    table = Table(box=None)
+    for heading in ("name", "task", "license", "installed", "size"):
+        table.add_column(heading, no_wrap=True, overflow="fold")
+    table.add_column("summary")
     for row in rows:
         size = f"{row['size'] / 2**20:.1f} MiB" if row["size"] else ""
         version = row["version"] or "-"
@@ -92,6 +95,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in shown.items():
         if key == "classes":
             value = f"{len(value)}: {', '.join(value[:8])}{', ...' if len(value) > 8 else ''}"

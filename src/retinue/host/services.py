@@ -16,7 +16,7 @@ from retinue.core.errors import ConfigError, ModelNotFound, StorageError
 from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
 from retinue.core.protocols import App, Observer
 from retinue.core.record import Record
-from retinue.core.settings import Limits, Settings, cores, load_settings
+from retinue.core.settings import Limits, Settings, cores, explain, load_settings
 from retinue.core.types import Signal
 from retinue.host.progress import Bar
 from retinue.models.card import Card
@@ -203,8 +203,7 @@ def _read_app_settings(app: App, settings: Settings) -> Any:
     try:
         return resolve(app.settings).model_validate(settings.apps.get(app.name, {}))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"settings [apps.{app.name}]: " + "; ".join(lines)) from error
+        raise ConfigError(f"settings [apps.{app.name}]: {explain(error)}") from error
 
 
 def _log_signal(observer: str, signal: Signal) -> None:

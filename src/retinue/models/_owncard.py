@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from retinue.core.errors import ChecksumMismatch, ConfigError
+from retinue.core.settings import explain
 from retinue.models._derive import check_card, derive_card
 from retinue.models._onnxfile import Facts
 from retinue.models.card import NAME, Card, Source
@@ -76,5 +77,4 @@ def _read_partial(path: Path, name: str | None, task: str | None, source: Source
     try:
         return Card.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"model card {path}: " + "; ".join(lines)) from error
+        raise ConfigError(f"model card {path}: {explain(error)}") from error

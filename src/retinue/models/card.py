@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from retinue.core.errors import ConfigError
 from retinue.core.protocols import Model, Runtime
+from retinue.core.settings import explain
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BINDING_LICENSES = ("AGPL", "GPL", "NC")
@@ -146,7 +147,6 @@ def read_card(path: Path) -> Card:
     try:
         return Card.model_validate(tomllib.loads(path.read_text("utf-8")))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"model card {path}: " + "; ".join(lines)) from error
+        raise ConfigError(f"model card {path}: {explain(error)}") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read model card {path}: {error}") from error
