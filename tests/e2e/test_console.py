@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import skimage
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FileChooser, Page, expect, sync_playwright
 
 from retinue.host.access import digest, new_key
 
@@ -166,15 +166,19 @@ def test_the_slider_filters_without_asking_again(
 
 def test_everything_works_by_keyboard(server: Program, opened: Callable[..., Page]) -> None:
     page = opened(server.url + "/detect")
+    # Listening from the start: the browser learns of it some time after being told.
+    choosers: list[FileChooser] = []
+    page.on("filechooser", choosers.append)
     expect(page.locator("#model option")).to_have_count(1)
     for _ in range(12):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "file":
             break
     expect(page.locator("#file")).to_be_focused()
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(PHOTO)
+    page.keyboard.press("Enter")
+    if not choosers:
+        page.wait_for_event("filechooser")
+    choosers[0].set_files(PHOTO)
     expect(page.locator(".box").first).to_be_visible()
     row = page.locator("#found button").first
     row.focus()
