@@ -168,7 +168,7 @@ def test_everything_works_by_keyboard(server: Program, opened: Callable[..., Pag
     page = opened(server.url + "/detect")
     # Listening from the start: the browser learns of it some time after being told.
     choosers: list[FileChooser] = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     expect(page.locator("#model option")).to_have_count(1)
     for _ in range(12):
         page.keyboard.press("Tab")
