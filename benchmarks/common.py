@@ -42,11 +42,6 @@ class Timing:
         """Fastest sample in seconds: the least disturbed one on a shared machine."""
         return min(self.samples)
 
-    def quantile(self, q: float) -> float:
-        """Return the q-quantile (0..1) in seconds, by the nearest rank."""
-        ordered = sorted(self.samples)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
 
 def machine() -> str:
     """Return one line: processor, cores this process may use, system, Python."""

@@ -49,7 +49,8 @@ def main() -> None:
         ("retinue up, until ready (nanodet-g-416)", f"{ready:.2f} s"),
         ("retinue up, resident memory then", f"{memory:.0f} MB"),
     ]
-    show("Start", ("what", "median"), rows)
+    notes = [f"Commands: the median of {ROUNDS}; the server: one start."]
+    show("Start", ("what", "figure"), rows, notes=notes)
 
 
 if __name__ == "__main__":

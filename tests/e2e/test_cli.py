@@ -97,6 +97,58 @@ def test_an_original_is_never_replaced(here: Path) -> None:
     assert (here / "b.jpg").read_bytes() == before
 
 
+def test_paths_that_go_up_stay_inside_the_output_folder(here: Path) -> None:
+    originals = [here / "x" / "a.jpg", here / "w" / "b.jpg", here / "w" / "c.jpg.jpg"]
+    for path in originals:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(PHOTOS / "rocket.jpg", path)
+    before = originals[0].read_bytes()
+    os.chdir(here / "w")
+    retinue("detect", "../x/a.jpg", "b.jpg", "--out", "../found")
+    found = sorted(str(p.relative_to(here / "found")) for p in (here / "found").rglob("*.jpg"))
+    assert found == ["w/b.jpg", "x/a.jpg"]
+    # The picture drawn for one photo must not replace another one either.
+    shutil.copy(PHOTOS / "chelsea.png", here / "w" / "c.jpg")
+    shown = lines(retinue("detect", "c.jpg", "c.jpg.jpg", "--out", ".", "--json", code=73).stdout)
+    assert [s["error"]["code"] for s in shown] == ["not_writable"] * 2
+    assert all(path.read_bytes() == before for path in originals)
+
+
+def test_odd_files_are_answered(here: Path) -> None:
+    bad = os.fsdecode(b"bad\xff.jpg")
+    shutil.copy(PHOTOS / "rocket.jpg", bad)
+    shutil.copy(PHOTOS / "rocket.jpg", "two\nlines\x1b[31m.jpg")
+    os.mkfifo("pipe.jpg")
+    Path("loop").symlink_to(".")
+    paths = [bad, bad + ".gone", "pipe.jpg", "/dev/zero", "a" * 5000]
+    shown = lines(retinue("detect", *paths, "--record", "--json", code=66).stdout)
+    assert shown[0]["path"] == "bad\ufffd.jpg" and "detections" in shown[0]
+    assert [s["error"]["code"] for s in shown[1:]] == [
+        "input_not_found", "unsupported_media", "unsupported_media", "storage_error",
+    ]  # fmt: skip
+    text = retinue("detect", ".").stdout
+    assert len(text.splitlines()) == 2 and "two\\nlines\\x1b[31m.jpg" in text
+
+
+@pytest.mark.parametrize("words", [["detect", "rocket.jpg", "--json"], ["models", "list"]])
+def test_output_that_cannot_be_written(here: Path, words: list[str]) -> None:
+    shutil.copy(PHOTOS / "rocket.jpg", here)
+    program = f"{sys.executable} -m retinue {' '.join(words)}"
+
+    def run(redirect: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", program + redirect],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    code, errors = run(" > /dev/full")
+    assert (code, errors.count("\n")) == (74, 1) and "No space left" in errors
+    assert run(" >&-") == (0, "")
+    assert run(" <&- >&- 2>&-") == (0, "")
+    assert run(" | true")[1] == ""
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(here: Path) -> None:
     (here / "file").touch()
     done = retinue("detect", PHOTOS / "rocket.jpg", "--out", here / "file" / "x", code=73)
@@ -113,6 +165,9 @@ def test_video_frames_in_order_and_drawn(here: Path) -> None:
     assert all((s["width"], s["height"]) == (160, 120) for s in shown)
     drawn = list(frames(here / "found" / "clip.mp4", Limits()))
     assert len(drawn) == 5
+    (here / "clip.mp4").rename(here / "clip.mov")
+    retinue("detect", here / "clip.mov", "--out", here / "found")
+    assert (here / "found" / "clip.mov.mp4").is_file()
 
 
 def test_records_are_kept_when_asked_for(here: Path) -> None:
@@ -147,7 +202,7 @@ def test_own_model_from_import_to_removal(here: Path, monkeypatch: pytest.Monkey
     assert "[model_not_found]" in retinue("models", "remove", "colours", code=66).stderr
 
 
-def test_wrong_words_are_told_apart(here: Path) -> None:
+def test_wrong_words_are_told_apart(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = PHOTOS / "rocket.jpg"
     missing = retinue("detect", photo, "--model", "nanodet-g-417", code=66)
     assert "nanodet-g-416" in missing.stderr
@@ -155,6 +210,11 @@ def test_wrong_words_are_told_apart(here: Path) -> None:
     assert "is for classify" in wrong.stderr
     (here / "retinue.toml").write_text("[server]\nprot = 1\n")
     assert "server.prot" in retinue("detect", photo, code=78).stderr
+    (here / "retinue.toml").write_text("[apps.detekt]\nconf = 0.3\n")
+    assert "[apps.detekt]" in retinue("detect", photo, code=78).stderr
+    (here / "retinue.toml").unlink()
+    monkeypatch.setenv("RETINUE_MODELS", "not a list")
+    assert "must be JSON" in retinue("detect", photo, code=78).stderr
 
 
 def test_a_cache_that_is_not_writable_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

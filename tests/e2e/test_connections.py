@@ -256,13 +256,25 @@ def test_idle_connections_do_not_hold_up_the_end(echo_server: Start) -> None:
         assert time.monotonic() - began < 5
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(echo_server: Start) -> None:
+    program = echo_server()
+    with _connect(program) as sock:
+        sock.sendall(_post("/v1/echo?wait_ms=1000", 1) + b"x")
+        time.sleep(0.3)
+        program.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        program.process.send_signal(signal.SIGTERM)
+        assert b"200 OK" in sock.recv(4096)
+    assert program.process.wait(10) == 0
+
+
 def test_a_second_signal_stops_at_once(echo_server: Start) -> None:
     program = echo_server()
     with _connect(program) as sock:
         sock.sendall(_post("/v1/echo?wait_ms=60000", 1) + b"x")
         time.sleep(0.3)
         program.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        time.sleep(0.8)
         assert program.process.poll() is None
         program.process.send_signal(signal.SIGTERM)
         began = time.monotonic()

@@ -151,6 +151,7 @@ def test_bad_requests(server: Program) -> None:
     post = server.post
     assert code(post("/v1/detect?model=nope", content=data)) == (404, "model_not_found")
     assert code(post("/v1/detect?conf=2", content=data)) == (400, "invalid_request")
+    assert code(post("/v1/detect?priority=1.5", content=data)) == (400, "invalid_request")
     assert code(post("/v1/detect?konf=0.2", content=data)) == (400, "invalid_request")
     assert code(server.get("/v1/detect")) == (405, "invalid_request")
     garbage = {"content-type": "multipart/form-data; boundary=x"}

@@ -38,6 +38,18 @@ def test_unknown_and_misshapen_plugins_are_named() -> None:
         plugins.resolve("retinue.core.types:Nope")
 
 
+def test_a_plugin_that_fails_on_import_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    code = (
+        f"import retinue.runtimes; retinue.runtimes.__path__.append({str(tmp_path)!r})\n"
+        "from retinue.core import errors, plugins\n"
+        "try: plugins.load(plugins.RUNTIMES, 'broken')\n"
+        "except errors.PluginError as error: print(error.message)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "'broken' cannot be imported: ZeroDivisionError: division by zero" in done.stdout
+
+
 def test_a_package_from_outside_adds_a_plugin(tmp_path: Path) -> None:
     (tmp_path / "outsider.py").write_text("OBSERVER = 'seen'\n")
     info = tmp_path / "outsider-1.dist-info"

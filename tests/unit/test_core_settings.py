@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retinue.core.errors import ConfigError
-from retinue.core.settings import Settings, load_settings
+from retinue.core.settings import Settings, default_home, load_settings
 
 
 def test_the_embedded_default_needs_nothing(
@@ -49,6 +49,34 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> No
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("RETINUE_MODELS", "nanodet-g-416", "models.*JSON"),
+        ("RETINUE_SERVER__PROT", "1", r"server\.prot"),
+        ("RETINUE_SRVER__PORT", "1", "RETINUE_SRVER__PORT names no setting"),
+        ("RETINUE_PORT", "1", "RETINUE_PORT names no setting; use RETINUE_SERVER__PORT"),
+        ("RETINUE_SERVER_PORT", "1", "use RETINUE_SERVER__PORT"),
+        ("RETINUE_KEEP_DAYS", "1", "use RETINUE_RECORDS__KEEP_DAYS or RETINUE_BLOBS__KEEP_DAYS"),
+        ("RETINUE_HOME", "~no-such-user/x", "home.*home directory"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=message):
+        load_settings()
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETINUE_HOME", "")
+    monkeypatch.setenv("RETINUE_SERVER__PORT", "")
+    settings = load_settings()
+    assert settings.home == default_home()
+    assert settings.server.port == 8900
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from retinue.testing.legacy_pth import (
     MAGIC,
     SYSTEM,
     Call,
+    Changed,
     Global,
     Storage,
     dumps,
@@ -127,6 +128,41 @@ def test_an_attack_in_any_of_the_five_pickles(path: Path, attack: str, place: in
     with pytest.raises(UnsafePickle):
         read(path, b"".join(parts))
     assert not mark.exists()
+
+
+def test_what_was_checked_cannot_be_changed_afterwards(path: Path) -> None:
+    """A BUILD that moves a tensor out of its storage would read the process's memory."""
+    storage = Storage("0", "float32", 12)
+    good = tensor(storage, 0, (3,), (1,))
+    changes: dict[str, Any] = {
+        "strides": Changed(good, [storage, 0, (3,), (-(10**12),)]),
+        "strides by name": Changed(good, (None, {"strides": (-(10**12),)})),
+        "type": tensor(Changed(storage, ["0", "O", 12]), 0, (3,), (1,)),  # type: ignore[arg-type]
+        "type by name": tensor(Changed(storage, {"dtype": "O"}), 0, (3,), (1,)),  # type: ignore[arg-type]
+    }
+    for change in changes.values():
+        with pytest.raises(UnsafePickle):
+            read(path, file_of(OrderedDict(a=change), {"0": NUMBERS}))
+
+
+def test_the_notes_of_a_state_dict_are_dropped(path: Path) -> None:
+    ordered = Call(Global("collections", "OrderedDict"))
+    notes = {"_metadata": OrderedDict(), "items": Global("collections", "OrderedDict")}
+    with pytest.raises(UnsafePickle, match="does not hold a state dict"):
+        read(path, file_of(Changed(ordered, notes), {"0": NUMBERS}))
+    state = OrderedDict(a=tensor(Storage("0", "float32", 12), 0, (3,), (1,)))
+    found = read(path, file_of(Changed(state, notes), {"0": NUMBERS}))
+    np.testing.assert_array_equal(found["a"], NUMBERS[:3])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [b")" + b"\x85" * 2_000_000, b")" + b"q\x00h\x00\x86" * 64],
+    ids=["nested two million deep", "of 2 ** 64 parts"],
+)
+def test_a_key_that_cannot_be_hashed_in_time(path: Path, key: bytes) -> None:
+    with pytest.raises(UnsafePickle, match="key that is a tuple"):
+        read(path, dumps(MAGIC) + dumps(1001) + b"\x80\x02}" + key + b"K\x01s." + dumps([]) * 2)
 
 
 def test_an_attack_inside_an_honest_state_dict(path: Path) -> None:

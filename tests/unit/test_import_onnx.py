@@ -78,6 +78,14 @@ def test_a_dynamic_export_takes_its_size_from_the_metadata() -> None:
     assert (card.input.height, card.input.width) == (384, 640)
 
 
+def test_an_enormous_input_is_no_card() -> None:
+    side = 1 << 20
+    cells = sum((side // stride) ** 2 for stride in (8, 16, 32))
+    known = facts((1, 7, cells), (1, 3, side, side), **ULTRALYTICS)
+    with pytest.raises(ConfigError, match="a side may have 8192 pixels"):
+        derive(known)
+
+
 def test_channels_last() -> None:
     known = facts((1, 7, 8400), (1, 640, 640, 3), **ULTRALYTICS)
     assert derive(known).input.layout == "nhwc"
@@ -246,7 +254,16 @@ def test_a_derived_card_loads(registry: Registry, tmp_path: Path) -> None:
     [
         ('family = "yolo"', 'family = "none"', "no family"),
         ('"yolov8"', '"yolov99"', "known: yolox"),
-        ("height = 64", "height = 32", "32x64, but the model takes 64x64"),
+        (
+            "height = 64",
+            "height = 32",
+            r"rows of \(3, 32, 64\), but the network takes \(3, 64, 64\)",
+        ),
+        ('classes = ["red", "green", "blue"]', "", "a detector needs classes"),
+        ('"green", ', "", "correct output.layout or classes"),
+        ("[output]", "[output]\nstrides = [8, 0]", "greater than 0"),
+        ("[input]", "[input]\nmean = [nan, 0, 0]", "finite"),
+        ("[input]", "[input]\nstd = [1, 1, inf]", "finite"),
         ("[input]", 'task = "classify"\n[input]', "asked for"),
         ("[input]", 'name = "other"\n[input]', "asked for"),
         ("[input]", "extra = 1\n[input]", "extra"),

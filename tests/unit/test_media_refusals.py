@@ -237,6 +237,52 @@ def test_unread_jpeg_variants(offset: int, value: int, says: str) -> None:
         decode(bytes(data), limits=LIMITS)
 
 
+def progressive(size: tuple[int, int]) -> tuple[bytes, bytes]:
+    """Return a grey progressive JPEG without its end, and the last of its scans."""
+    stream = io.BytesIO()
+    PillowImage.new("L", size).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue().removesuffix(b"\xff\xd9")
+    return data, data[data.rindex(b"\xff\xda") :]
+
+
+def test_scans_are_bounded_by_the_pixels_that_they_pass() -> None:
+    small, scan = progressive((64, 48))
+    probe(small + 50 * scan + b"\xff\xd9", LIMITS)
+    large, scan = progressive((8000, 7000))
+    probe(large + b"\xff\xd9", LIMITS)
+    with pytest.raises(CorruptMedia, match="too many scans"):
+        probe(large + 50 * scan + b"\xff\xd9", LIMITS)
+
+
+def test_a_marker_without_a_length_hides_no_scan() -> None:
+    """FF 01 (TEM) stands alone; what follows it is no length but the next scan."""
+    data, scan = progressive((64, 48))
+    with pytest.raises(CorruptMedia, match="too many scans"):
+        probe(data + b"\xff\x01" + 150 * scan + b"\xff\xd9", LIMITS)
+    at = data.index(b"\xff\xc2")
+    hidden = data[:at] + b"\xff\x01" + data[at:] + 150 * scan
+    with pytest.raises(CorruptMedia, match="too many scans"):
+        probe(hidden + b"\xff\xd9", LIMITS)
+    with pytest.raises(CorruptMedia, match="no marker"):
+        probe(data[:at] + b"\xff\0\0\2" + data[at:] + b"\xff\xd9", LIMITS)
+
+
+@pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1)])
+def test_a_side_beyond_what_decoders_bear(size: tuple[int, int]) -> None:
+    stream = io.BytesIO()
+    PillowImage.new("L", size).save(stream, "PNG")
+    with pytest.raises(TooManyPixels, match="65,535"):
+        decode(stream.getvalue(), limits=LIMITS)
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_run_length_bmp_is_not_read(compression: int) -> None:
+    data = bytearray(saved("BMP"))
+    data[30] = compression
+    with pytest.raises(UnsupportedMedia, match="run-length"):
+        decode(bytes(data), limits=LIMITS)
+
+
 def test_bombs_in_png_texts_and_profiles_do_not_unfold() -> None:
     packed = zlib.compress(bytes(40_000_000), 9)
     data = SAMPLES["png"]

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import retinue
 from retinue.core import errors
-from retinue.core.types import Detections, Outcome, Scores
-from retinue.monitor.metrics import CODES, CONFIDENCES, SECONDS, STAGES, MetricsObserver
+from retinue.core.types import STAGES, Detections, Outcome, Scores
+from retinue.monitor.metrics import CODES, CONFIDENCES, SECONDS, MetricsObserver
 from retinue.testing.observer_suite import odd_records
 from retinue.testing.records import ODD_TEXTS, record, records
 

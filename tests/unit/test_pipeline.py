@@ -22,8 +22,8 @@ from retinue.core.errors import (
 )
 from retinue.core.record import Record
 from retinue.core.settings import Batching, Limits
-from retinue.core.types import Image, Outcome
-from retinue.pipeline.pipeline import STAGES, ModelPipeline
+from retinue.core.types import STAGES, Image, Outcome
+from retinue.pipeline.pipeline import ModelPipeline
 from retinue.pipeline.rows import join
 from retinue.testing.models import FakeModel, FakeRuntime, gated, number_in, numbered, until
 from retinue.testing.pipeline_suite import numbered_png

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -180,6 +181,35 @@ def test_wrong_number_of_inputs(tmp_path: Path) -> None:
     graph.node("y", "Relu", "x", "x")
     with pytest.raises(ModelCorrupt, match="has 2 inputs"):
         convert(graph.write(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 3),
+        ("op", {}),
+        ("input", [["x"]]),
+        ("attr", [1]),
+        ("attr", {"strides": {"list": {"i": ["one"]}}}),
+        ("attr", {"strides": {"list": {"i": [0, 0, 0, 0]}}}),
+        ("attr", {"strides": {"list": {"i": [1, 1 << 70, 1, 1]}}}),
+        ("attr", {"padding": {"s": 7}}),
+    ],
+)
+def test_a_node_that_makes_no_sense(tmp_path: Path, key: str, value: Any) -> None:
+    graph = TinyGraph()
+    graph.input("x", (None, 4, 4, 2))
+    graph.node("y", "MaxPool", "x", ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding="SAME")
+    node = graph.nodes[-1]
+    node[key] = {**node[key], **value} if isinstance(value, dict) and key == "attr" else value
+    with pytest.raises((ModelCorrupt, UnsupportedModel)):
+        convert(graph.write(tmp_path))
+
+
+def test_json_nested_beyond_measure(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("[" * 100_000)
+    with pytest.raises(ModelCorrupt, match="not JSON"):
+        convert({"model.json": tmp_path / "model.json"})
 
 
 def test_open_size_needs_a_shape(tmp_path: Path) -> None:

@@ -101,6 +101,17 @@ def test_close_stores_what_waits_and_later_records_are_counted(store: Gated) -> 
     assert store.count() == 20
 
 
+def test_close_waits_no_longer_than_it_is_told(store: Gated) -> None:
+    one = writer(store)
+    store.open.clear()
+    future = one.submit(record(0))
+    assert store.entered.wait(10)
+    assert not one.close(0.01)
+    store.open.set()
+    assert one.close(10)
+    assert future.result(0)
+
+
 def test_a_full_queue_drops_and_never_waits(store: Gated) -> None:
     dropped: Counter[str] = Counter()
     one = writer(store, max_queue=5, on_drop=lambda name, n: dropped.update({name: n}))

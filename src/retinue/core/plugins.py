@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
-from retinue.core.errors import PluginError
+from retinue.core.errors import PluginError, RetinueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,11 @@ def load(kind: Kind, name: str) -> Any:
     """
     try:
         module = _module(kind, name)
-    except ImportError as error:
-        raise PluginError(f"{kind.name} plug-in {name!r} cannot be imported: {error}") from error
+    except RetinueError:
+        raise
+    except Exception as error:  # an isolation boundary: a plug-in may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{kind.name} plug-in {name!r} cannot be imported: {reason}") from error
     try:
         return getattr(module, kind.attribute)
     except AttributeError:

@@ -166,7 +166,7 @@ class Pipeline(Protocol):
         Args:
             item: An encoded image file, or a decoded image.
             deadline: Seconds on ``time.monotonic()``'s clock; None for the pipeline's default.
-            priority: Larger goes first among items of the same deadline class.
+            priority: Larger goes first; of the same priority, the earlier deadline does.
             app: Name of the app that asks.
             source: Where the item came from.
             tags: Free labels kept on the record.

@@ -17,6 +17,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -110,16 +111,22 @@ class Settings(BaseSettings):
         home: The one directory of state: records, blobs.
         cache: The model cache.
         models: Names of models that `retinue up` loads beside the apps' defaults.
+        observers: Names of observers that see finished records beside the apps' own.
         apps: Settings of each app by its name, read by the app's own settings class.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="RETINUE_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="RETINUE_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
     )
 
     home: Path = Field(default_factory=default_home)
     cache: Path = Field(default_factory=default_cache)
     models: tuple[str, ...] = ()
+    observers: tuple[str, ...] = ()
     server: Server = Server()
     limits: Limits = Limits()
     execution: Execution = Execution()
@@ -131,7 +138,10 @@ class Settings(BaseSettings):
     @field_validator("home", "cache")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"{value}: {error}") from error
 
     @property
     def records_url(self) -> str:
@@ -159,6 +169,7 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
     Raises:
         ConfigError: the file cannot be read, or a setting is unknown or out of range.
     """
+    _check_variables()
     if file is not None and not file.is_file():
         raise ConfigError(f"no settings file at {file}; give an existing one with --config")
     path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
@@ -182,8 +193,30 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         where = f"settings{f' ({path})' if path else ''}"
         raise ConfigError(f"{where}: {explain(error)}") from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"settings: {error}: a RETINUE_* variable that holds a list or table must be JSON"
+        ) from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read settings file {path}: {error}") from error
+
+
+def _check_variables() -> None:
+    """Refuse variables that are meant as a setting but name none: they would be left unread."""
+    nested = [
+        f"{name}__{key}"
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for key in field.annotation.model_fields
+    ]
+    for variable in sorted(os.environ):
+        before, _, name = variable.lower().partition("retinue_")
+        if before or name.partition("__")[0] in Settings.model_fields:
+            continue
+        meant = [n for n in nested if name in (n.replace("__", "_"), n.partition("__")[2])]
+        if meant or "__" in name:
+            known = " or ".join(f"RETINUE_{n.upper()}" for n in meant) or "RETINUE_SECTION__NAME"
+            raise ConfigError(f"settings: variable {variable} names no setting; use {known}")
 
 
 def cores() -> int:

@@ -19,6 +19,9 @@ from retinue.core.errors import RetinueError
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = Mapping[str, Array]
 
+STAGES = ("decode", "preprocess", "queue", "run", "postprocess", "total")
+"""What an outcome's timings are given by, in order."""
+
 
 def _no_timings() -> Mapping[str, float]:
     return MappingProxyType({})
@@ -132,7 +135,7 @@ class Outcome:
         value: The answer, or None when it failed.
         error: Why it failed, or None.
         embedding: A feature vector of the input, when the model gives one beside its value.
-        timings_ms: Milliseconds by stage (decode, preprocess, queue, run, postprocess, total).
+        timings_ms: Milliseconds by stage, of `STAGES`; a stage that was not reached is absent.
     """
 
     value: Value | None = None

@@ -70,9 +70,9 @@ def check_settings(server: Server) -> None:
             )
     if not (is_loopback(server.host) or server.api_keys or server.insecure):
         raise ConfigError(
-            f"{server.host} can be reached by others and server.api_keys is empty: make a key with "
-            "`retinue keys new` and put its digest into the settings, or give --insecure to serve "
-            "everybody who can reach this machine"
+            f"server.host {server.host!r} can be reached by others and server.api_keys is empty: "
+            "make a key with `retinue keys new` and put its digest into the settings, or give "
+            "--insecure to serve everybody who can reach this machine"
         )
 
 

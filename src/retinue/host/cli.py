@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -9,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import retinue
-from retinue.core.errors import RetinueError
+from retinue.core.errors import RetinueError, StorageError
 from retinue.core.plugins import APPS, load, names, resolve
 from retinue.host.models_cli import models_cli
 
@@ -91,12 +92,22 @@ cli.add_typer(keys_cli, name="keys")
 
 
 def _fail(error: RetinueError) -> NoReturn:
-    print(f"retinue: {error.message} [{error.code}]", file=sys.stderr)
+    print(f"retinue: [{error.code}] {error.message}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+def _fill_closed_streams() -> None:
+    """Give a closed standard stream to the null device; a database must not become file 1 or 2."""
+    while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(unused)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def main() -> NoReturn:
     """Run the command line; a failure exits with its error's own code."""
+    _fill_closed_streams()
     try:
         _add_app_commands()
         cli()
@@ -104,8 +115,9 @@ def main() -> NoReturn:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away (as `| head` does): nothing is left to tell it.
-        sys.stderr.close()
-        sys.exit(141)
+    except OSError as error:
+        # What no part foresaw; mostly standard output on a full disk, which cannot be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        where = error.filename or "writing to standard output"
+        _fail(StorageError(f"{where}: {error.strerror or error}"))
     sys.exit(0)

@@ -17,6 +17,10 @@ Name = Annotated[str, typer.Argument(help="Name of a model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+# Columns of a terminal below which the list leaves the summaries out.
+WIDE = 100
+
+
 def _registry() -> Registry:
     from retinue.core.settings import load_settings
     from retinue.models.registry import Registry
@@ -58,15 +62,18 @@ def list_models(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    wide = console.width >= WIDE
     table = Table(box=None)
-    for heading in ("name", "task", "license", "installed", "size"):
-        table.add_column(heading, no_wrap=True, overflow="fold")
-    table.add_column("summary")
+    for heading in ("name", "task", "installed", "size", "license"):
+        table.add_column(heading, no_wrap=heading != "license", overflow="fold")
+    if wide:
+        table.add_column("summary")
     for row in rows:
         size = f"{row['size'] / 2**20:.1f} MiB" if row["size"] else ""
-        version = row["version"] or "-"
-        table.add_row(row["name"], row["task"], row["license"], version, size, row["summary"])
-    Console().print(table)
+        cells = (row["name"], row["task"], row["version"] or "-", size, row["license"])
+        table.add_row(*cells, *([row["summary"]] if wide else []))
+    console.print(table)
 
 
 def _find(name: str) -> tuple[Card, dict[str, Any]]:

@@ -24,6 +24,7 @@ from retinue.host.protocol import bounded
 
 KEEP_ALIVE_S = 15
 LAST_MOMENT_S = 1.0
+SAME_SIGNAL_S = 0.5  # wrappers signal a process and its group: the process gets it twice
 
 
 def bind(server: Server) -> socket.socket:
@@ -125,6 +126,8 @@ class _Stopper:
     def stop(self) -> None:
         """Take one signal."""
         if self._since is not None:
+            if time.monotonic() - self._since < SAME_SIGNAL_S:
+                return
             self.forced = self._server.force_exit = True
             for connection in list(self._server.server_state.connections):
                 connection.transport.abort()

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 from pydantic import ValidationError
 
-from retinue.core.errors import ConfigError, ModelNotFound, StorageError
+from retinue.core.errors import ConfigError, ModelNotFound, RetinueError
 from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
 from retinue.core.protocols import App, Observer
 from retinue.core.record import Record
@@ -35,6 +35,8 @@ log = logging.getLogger("retinue")
 
 # A request does not wait longer than this for its record to be durable.
 RECORD_WAIT_S = 1.0
+# Nor does the end wait longer than this for observers, or for a disk or database that hangs.
+CLOSE_S = 10.0
 
 
 def installed_apps() -> tuple[App, ...]:
@@ -79,6 +81,9 @@ class HostServices:
         self.metrics = MetricsObserver()
         self.pipelines: dict[str, ModelPipeline] = {}
         self.cards: dict[str, Card] = {}
+        unknown = sorted(set(settings.apps) - {*names(APPS), *(app.name for app in apps)})
+        if unknown:
+            raise ConfigError(f"settings [apps.{unknown[0]}]: no app is called so")
         self._app_settings = {app.name: _read_app_settings(app, settings) for app in apps}
         self._models = tuple(models) if models is not None else self._default_models()
         self._record = record
@@ -144,7 +149,8 @@ class HostServices:
         # Everything that can be wrong is tried before the first model takes memory.
         entries = [obtain(registry, name) for name in self._models]
         observers: dict[str, Observer] = {"metrics": self.metrics}
-        for name in sorted({n for app in self.apps for n in app.observers} - {"metrics"}):
+        wanted = {*self.settings.observers, *(n for app in self.apps for n in app.observers)}
+        for name in sorted(wanted - {"metrics"}):
             observers[name] = load(OBSERVERS, name)()
         self._hub = ObserverHub(observers, on_signal=_log_signal)
         if self._record:
@@ -157,7 +163,7 @@ class HostServices:
         records = open_records(settings.records_url)
         try:
             blobs = open_blobs(settings.blobs_url)
-        except StorageError:
+        except RetinueError:
             records.close()
             raise
         self._records = records
@@ -184,10 +190,13 @@ class HostServices:
         """Finish accepted work in at most so many seconds, then give everything back."""
         await asyncio.gather(*(p.drain(timeout_s) for p in self.pipelines.values()))
         if self._hub is not None:
-            await asyncio.to_thread(self._hub.close, 5.0)
+            await asyncio.to_thread(self._hub.close, CLOSE_S)
+        written = True
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-        if self._records is not None:
+            written = await asyncio.to_thread(self._writer.close, CLOSE_S)
+        if not written:
+            log.error("records that still waited were not stored within %g s", CLOSE_S)
+        elif self._records is not None:
             self._records.close()
 
     def _default_models(self) -> tuple[str, ...]:

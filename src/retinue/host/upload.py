@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +21,9 @@ from retinue.core.errors import (
 )
 
 T = TypeVar("T")
+
+# What is wrong with a form is said to the client that sent it, not to the server's log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 MAX_PARTS = 32
 MAX_FILENAME = 255

@@ -52,6 +52,13 @@ __all__ = ["Header", "decode", "probe"]
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 
+MAX_SIDE = 65_535
+"""Longest side that is read: JPEG's and GIF's own limit. Decoders work row by row, and a PNG of
+millions of rows costs many times what its pixels do."""
+
+_STRIP = 1 << 20
+"""Pixels that are converted at a time, so that a large picture is not held several times over."""
+
 _PNG_KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 # What decoders raise on damaged files: Pillow documents OSError only, and its plug-ins let the
@@ -82,7 +89,8 @@ def probe(data: bytes, limits: Limits) -> Header:
     Raises:
         EmptyInput: zero bytes.
         TooManyBytes: more bytes than the limit.
-        TooManyPixels: the header announces more pixels than the limit.
+        TooManyPixels: the header announces more pixels than the limit, or a side beyond
+            `MAX_SIDE`.
         TooManyFrames: the file announces more frames than the limit.
         UnsupportedMedia: another type of content, or a variant of a format that is not read.
         CorruptMedia: the header is damaged, or the file ends too early.
@@ -101,6 +109,9 @@ def probe(data: bytes, limits: Limits) -> Header:
         size = f"{header.width:,} x {header.height:,} = {pixels:,} pixels"
         message = f"the picture announces {size}; the limit is {limits.max_pixels:,}"
         raise TooManyPixels(f"{message} (setting limits.max_pixels)")
+    if max(header.width, header.height) > MAX_SIDE:
+        size = f"{header.width:,} x {header.height:,} pixels"
+        raise TooManyPixels(f"the picture announces {size}; a side may have {MAX_SIDE:,}")
     if header.frames > limits.max_frames:
         message = f"the picture announces more than {limits.max_frames:,} frames"
         raise TooManyFrames(f"{message}, which is the limit (setting limits.max_frames)")
@@ -183,8 +194,9 @@ def _webp(data: bytes, header: Header, _: Size) -> Pixels:
         raise CorruptMedia("the WebP file is truncated or damaged; send it again, whole")
     _same_size(stored.shape[:2], header)
     if stored.shape[2] == 4:
-        return _flat(PillowImage.fromarray(cv2.cvtColor(stored, cv2.COLOR_BGRA2RGBA)))
-    return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)
+        swapped = cv2.cvtColor(stored, cv2.COLOR_BGRA2RGBA, dst=stored)
+        return _in_strips(PillowImage.fromarray(swapped))
+    return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB, dst=stored), np.uint8)
 
 
 def _png(data: bytes, header: Header, _: Size) -> Pixels:
@@ -224,14 +236,24 @@ def _pillow(image: ImageFile.ImageFile, header: Header) -> Pixels:
         image.load()
         if image.mode == "P" and image.palette is None:
             raise CorruptMedia(f"the {header.format.upper()} file lacks its palette")
-        if image.mode.startswith("I"):
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return _flat(image)
+        return _in_strips(image)
+
+
+def _in_strips(image: PillowImage.Image) -> Pixels:
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        pixels[top:bottom] = _flat(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _flat(image: PillowImage.Image) -> Pixels:
-    """Return RGB pixels; transparent ones on white."""
+    """Return RGB pixels; transparent ones on white, of 16 bits the high byte."""
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB"))
     image = image.convert("RGBA")

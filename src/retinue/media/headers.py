@@ -18,10 +18,14 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _MAX_SEGMENTS = 10_000
 _MAX_SCANS = 100
+_MAX_SCANNED = 2_000_000_000
+"""Pixels of a JPEG times its scans: each scan, however short, is a pass over all pixels."""
+_BMP_RUN_LENGTHS = (1, 2)
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_READ = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _JPEG_PROGRESSIVE = (0xC2, 0xCA)
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def _jpeg(data: bytes, _: int) -> Header:
             if not sof:
                 raise CorruptMedia("the JPEG file has no frame header")
             if sof in _JPEG_PROGRESSIVE or data[start] < size[2]:
-                _check_scans(data, end)
+                _check_scans(data, end, size[0] * size[1])
             break
     height, width, channels = size
     return _make("jpeg", width, height, turn=turn or 1, channels=channels, adobe=adobe)
@@ -119,8 +123,13 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xFF:
             at += 1
             continue
+        if marker in _JPEG_BARE:
+            at += 2
+            continue
         if marker == 0xD9:
             raise _truncated("JPEG")
+        if marker == 0:
+            raise CorruptMedia(f"the JPEG file is damaged: no marker at byte {at:,}")
         (length,) = struct.unpack_from(">H", data, at + 2)
         end = at + 2 + length
         if length < 2:
@@ -145,15 +154,16 @@ def _jpeg_frame(data: bytes, marker: int, start: int) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _check_scans(data: bytes, at: int) -> None:
+def _check_scans(data: bytes, at: int, pixels: int) -> None:
     """Refuse a JPEG of very many scans: each one costs a pass over all pixels."""
     scans = 1
+    most = min(_MAX_SCANS, _MAX_SCANNED // max(1, pixels))
     for _ in range(_MAX_SEGMENTS):
         found = _JPEG_MARKER.search(data, at)
         if found is None or found[0][1] == 0xD9:
             return
         scans += found[0][1] == 0xDA
-        if scans > _MAX_SCANS:
+        if scans > most:
             break
         (length,) = struct.unpack_from(">H", data, found.start() + 2)
         at = found.start() + 2 + length
@@ -257,7 +267,9 @@ def _bmp(data: bytes, _: int) -> Header:
     if size == 12:
         width, height = struct.unpack_from("<HH", data, 18)
     else:
-        width, height = struct.unpack_from("<ii", data, 18)
+        width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
+        if compression in _BMP_RUN_LENGTHS:
+            raise UnsupportedMedia("BMP with run-length compression is not read; save it as PNG")
     return _make("bmp", width, abs(height))
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from retinue.core import plugins
-from retinue.core.errors import ConfigError
+from retinue.core.errors import ConfigError, ModelRunFailed
+from retinue.core.types import Array, Tensors, TensorSpec
 from retinue.models._onnxfile import Facts
-from retinue.models.card import Card, Family, Input, Output, Source
+from retinue.models.card import MAX_SIDE, Card, Family, Input, Output, Source
 
 GRIDS = ((8, 16, 32), (8, 16, 32, 64))
 POSE_CHANNELS = 56
@@ -118,6 +119,7 @@ def check_card(card: Card, facts: Facts) -> None:
 
     Raises:
         ConfigError: unknown family or layout, or an input size or class count that differs.
+        UnsupportedModel: the file does not take one float32 picture.
     """
     families = _families()
     family = families.get(card.family)
@@ -131,15 +133,23 @@ def check_card(card: Card, facts: Facts) -> None:
             f"card of {card.name}: family {card.family} has no output layout "
             f"{card.output.layout!r}; known: {', '.join(family.layouts)}"
         )
-    height, width, layout = _input_size(facts)
-    stated = (card.input.height, card.input.width)
-    if card.input.layout == layout and any(
-        found not in (0, said) for found, said in zip((height, width), stated, strict=True)
-    ):
-        raise ConfigError(
-            f"card of {card.name}: input is {stated[0]}x{stated[1]}, but the model takes "
-            f"{height}x{width} (height x width)"
-        )
+    # An output without a shape in the file is one that only an engine can tell.
+    if all(spec.shape for spec in (*facts.inputs, *facts.outputs)):
+        family.build(card, "", _Declared(facts.inputs, facts.outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """The tensors of a file as a `Runtime` that cannot run, for a family to look at."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, tensors: Tensors) -> dict[str, Array]:
+        raise ModelRunFailed("a model that is being imported cannot be run yet")
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
 
 
 def _families() -> dict[str, Family]:
@@ -250,6 +260,8 @@ def _known_size(facts: Facts) -> tuple[int, int, str]:
     height, width, layout = _input_size(facts)
     if not height or not width:
         raise _Doubt("its input's height and width are left open")
+    if max(height, width) > MAX_SIDE:
+        raise _Doubt(f"its input is {height}x{width}, and a side may have {MAX_SIDE} pixels")
     return height, width, layout
 
 

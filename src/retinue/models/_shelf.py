@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retinue import __version__
-from retinue.core.errors import ModelCorrupt, storage_errors
+from retinue.core.errors import ModelCorrupt, StorageError, storage_errors
 from retinue.models._disk import clean, move_in, write_whole
 from retinue.models.card import NAME, Card
 from retinue.models.fetch import sha256_of
@@ -80,8 +80,15 @@ class Shelf:
         folder = self.root / name
         if not NAME.fullmatch(name) or not folder.is_dir():
             return []
-        with storage_errors(folder, "listing the versions"):
-            found = [p.name for p in folder.iterdir() if VERSION.fullmatch(p.name) and p.is_dir()]
+        try:
+            with storage_errors(folder, "listing the versions"):
+                paths = list(folder.iterdir())
+        except StorageError:
+            # Another process may have removed the model in this moment.
+            if not folder.exists():
+                return []
+            raise
+        found = [p.name for p in paths if VERSION.fullmatch(p.name) and p.is_dir()]
         current = self.current(name)
         ages = {version: self._installed_at(name, version) for version in found}
         return sorted(found, key=lambda v: (v != current, -ages[v], v))

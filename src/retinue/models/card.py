@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,11 +18,14 @@ from retinue.core.settings import explain
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BINDING_LICENSES = ("AGPL", "GPL", "NC")
 
+MAX_SIDE = 8192
+"""Most pixels that a side of a model's input may have."""
+
 Triple = tuple[float, float, float]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Input(_Part):
@@ -31,8 +34,8 @@ class Input(_Part):
     The arithmetic is ``(pixel - mean) / std`` on pixels in [0, 255].
     """
 
-    height: int = Field(gt=0, le=8192)
-    width: int = Field(gt=0, le=8192)
+    height: int = Field(gt=0, le=MAX_SIDE)
+    width: int = Field(gt=0, le=MAX_SIDE)
     resize: Literal["letterbox", "center_crop", "stretch"] = "letterbox"
     anchor: Literal["center", "top_left"] = Field(
         "center", description="Where a letterbox puts the picture."
@@ -68,7 +71,7 @@ class Output(_Part):
     scores: Literal["probabilities", "logits"] = "probabilities"
     nms_iou: float = Field(0.6, gt=0, le=1)
     max_detections: int = Field(100, ge=1, le=10_000)
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[Annotated[int, Field(gt=0)], ...] = (8, 16, 32)
 
 
 class Source(_Part):

@@ -23,10 +23,9 @@ from prometheus_client.registry import Collector
 import retinue
 from retinue.core import errors
 from retinue.core.record import Record
-from retinue.core.types import Detections, Scores, Signal
+from retinue.core.types import STAGES, Detections, Scores, Signal
 
 OTHER = "other"
-STAGES = ("decode", "preprocess", "queue", "run", "postprocess", "total")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CODES = frozenset(
     value.code

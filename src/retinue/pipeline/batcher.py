@@ -29,7 +29,7 @@ from retinue.pipeline.worker import In, Instance, Job, Out, R, Result, Worker
 _log = logging.getLogger(__name__)
 
 
-def never() -> bool:
+def never(_payload: object) -> bool:
     """Say no."""
     return False
 
@@ -45,8 +45,7 @@ class Batcher(Generic[In, Out]):
         max_batch: int,
         max_queue: int,
         window_s: float = 0.0,
-        held: Callable[[], bool] = never,
-        clock: Callable[[], float] = time.monotonic,
+        held: Callable[[In], bool] = never,
     ) -> None:
         """Set the policy; `start` starts the threads.
 
@@ -56,14 +55,13 @@ class Batcher(Generic[In, Out]):
             max_batch: Most items of one run.
             max_queue: Most items that wait.
             window_s: How long an unfilled batch waits for more, in seconds.
-            held: Whether to start no batch at present, because what comes after is behind; asked
-                from any thread, and again after each batch and each `look_again`.
-            clock: The time in seconds; deadlines are on the same clock.
+            held: Whether to start no batch at present, given the payload that goes next, because
+                what comes after is behind; asked from any thread, and again after each batch and
+                each `look_again`.
         """
         self._held = held
         self._instances = instances
         self._name = name
-        self._clock = clock
         self._schedule: Schedule[Job[Any]] = Schedule(
             max_batch=max_batch, max_queue=max_queue, window_s=window_s
         )
@@ -98,7 +96,6 @@ class Batcher(Generic[In, Out]):
                 instance,
                 name=self._name,
                 number=number,
-                clock=self._clock,
                 loop=loop,
                 turn=self._turn,
             )
@@ -121,7 +118,7 @@ class Batcher(Generic[In, Out]):
         Args:
             payload: What the instance's ``run`` takes for this item.
             finish: Makes the value of the item's output, on the instance's thread.
-            deadline: On the batcher's clock, in seconds.
+            deadline: Seconds on ``time.monotonic()``'s clock.
             priority: Larger goes first.
 
         Raises:
@@ -132,7 +129,7 @@ class Batcher(Generic[In, Out]):
         loop = self._loop
         if loop is None or self._stopped:
             raise self._refusal()
-        now = self._clock()
+        now = time.monotonic()
         future: asyncio.Future[Result[R]] = loop.create_future()
         job = Job(payload, finish, future, now, deadline, priority)
         schedule = self._schedule
@@ -188,7 +185,7 @@ class Batcher(Generic[In, Out]):
 
     def make_room(self, priority: int) -> bool:
         """Drop what cannot make its deadline, else one item of lower priority; tell if any was."""
-        now = self._clock()
+        now = time.monotonic()
         with self._lock:
             shed = self._schedule.shed(now)
             self._drop(shed, now)
@@ -199,7 +196,7 @@ class Batcher(Generic[In, Out]):
 
     def abort(self, reason: str) -> None:
         """Fail all waiting and running items with `ShuttingDown`; a run that goes on is ignored."""
-        now = self._clock()
+        now = time.monotonic()
         with self._lock:
             left = self._schedule.clear()
             left += [job for worker in self._workers for job in worker.batch if job.running]
@@ -241,16 +238,16 @@ class Batcher(Generic[In, Out]):
     def _dispatch(self) -> None:
         """On the loop: give idle threads what waits, and set the alarm for what must wait."""
         self._woken = False
-        now = self._clock()
+        now = time.monotonic()
         with self._lock:
             until = math.inf
-            while self._free and self._schedule and until == math.inf and not self._idle():
+            while self._free and until == math.inf and self._may_start(now):
                 batch, until = self._next(now)
                 if batch:
                     worker = self._free.pop()
                     worker.batch = batch
                     worker.give(batch)
-            if not self._free or self._idle():
+            if not self._free:
                 self._drop(self._schedule.shed(now), now)
             until = min(until, self._schedule.due())
         if until < self._alarm_at:
@@ -260,7 +257,7 @@ class Batcher(Generic[In, Out]):
         self, worker: Worker[In, Out], results: Sequence[Result[Any]], seconds: float | None
     ) -> Sequence[Job[Any]]:
         """On a worker's thread: hand in a batch's results and take the next batch, if any."""
-        now = self._clock()
+        now = time.monotonic()
         with self._lock:
             done = worker.batch
             if seconds is not None:
@@ -268,13 +265,16 @@ class Batcher(Generic[In, Out]):
             self._settled += zip(done, results, strict=True)
             self._tell()
             self._free.append(worker)
-            worker.batch = () if self._idle() else self._next(now)[0]
+            worker.batch = self._next(now)[0] if self._may_start(now) else ()
             if worker.batch:
                 self._free.pop()
             return worker.batch
 
-    def _idle(self) -> bool:
-        return self._stopped or self._held()
+    def _may_start(self, now: float) -> bool:
+        """Drop what is late; tell whether something waits that may be started."""
+        self._drop(self._schedule.shed(now), now)
+        first = self._schedule.first()
+        return first is not None and not self._stopped and not self._held(first.payload)
 
     def _next(self, now: float) -> tuple[Sequence[Job[Any]], float]:
         """Take the next batch out of the schedule; else say until when to wait."""

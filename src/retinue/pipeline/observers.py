@@ -86,8 +86,9 @@ class ObserverHub:
                 thread = self._thread
             else:
                 thread = None
-                self._inbox.put(reached)
+                # First, or the thread could clear it before it is set and never rest again.
                 self._hurry.set()
+                self._inbox.put(reached)
         if thread is None:
             return reached.wait(timeout)
         thread.join(timeout)

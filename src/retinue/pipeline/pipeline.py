@@ -7,9 +7,9 @@ default, the cores are the bottleneck and another hop would only add its own cos
 the decoders.
 
 The whole pipeline holds at most ``max_queue`` items that are not being run yet, those in the decode
-stage included. Few of them are tensors: decoding stops while a batch for each instance is ready, so
-a queue costs the memory of the files in it, decoders do not take the cores from the runs, and what
-is shed was mostly not decoded.
+stage included. Few of them are tensors: an item is not decoded while a batch for each instance goes
+before it, so a queue costs the memory of the files in it, decoders do not take the cores from the
+runs, and what is shed was mostly not decoded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from retinue.core.errors import (
 from retinue.core.protocols import Model
 from retinue.core.record import Record
 from retinue.core.settings import Batching, Limits, cores
-from retinue.core.types import Array, Image, Outcome, Prepared, Tensors
+from retinue.core.types import STAGES, Array, Image, Outcome, Prepared, Tensors
 from retinue.media.decode import decode
 from retinue.pipeline.batcher import Batcher
 from retinue.pipeline.lead import Lead, Place
@@ -47,8 +47,6 @@ from retinue.runtimes.tensors import check
 
 _log = logging.getLogger(__name__)
 _THREAD_END_S = 5.0
-
-STAGES = ("decode", "preprocess", "queue", "run", "postprocess", "total")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,12 +59,12 @@ class _Request:
     tags: Mapping[str, str] | None
     depth: int
     began: float
+    place: Place
     sha256: str = ""
     width: int = 0
     height: int = 0
     batch_size: int = 0
     timings: dict[str, float] = field(default_factory=dict)
-    place: Place = field(default_factory=Place)
 
 
 class ModelPipeline:
@@ -86,7 +84,6 @@ class ModelPipeline:
         limits: Limits,
         abandoned: Callable[[Record], None] | None = None,
         workers: int = 0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set the pipeline up; `start` starts its threads.
 
@@ -99,7 +96,6 @@ class ModelPipeline:
                 which no caller receives; must not block. What it raises is logged and goes no
                 further.
             workers: Threads that decode and preprocess; 0 for one a core.
-            clock: The clock of deadlines, in seconds.
 
         Raises:
             ConfigError: there is no instance.
@@ -109,7 +105,6 @@ class ModelPipeline:
         self._model = model = instances[0]
         self._limits = limits
         self._abandoned = abandoned
-        self._clock = clock
         self._max_queue = batching.max_queue
         self._deadline_s = batching.deadline_ms / 1000
         self._specs = [replace(s, shape=(-1, *s.shape[1:])) for s in model.runtime.inputs]
@@ -129,8 +124,7 @@ class ModelPipeline:
             name=f"preparing for {self._model.name}",
             max_batch=1,
             max_queue=self._max_queue,
-            held=self._lead.is_enough,
-            clock=self._clock,
+            held=lambda request: self._lead.is_enough(request.place),
         )
 
     def _make_batcher(
@@ -142,7 +136,6 @@ class ModelPipeline:
             max_batch=largest_batch(self._model, batching.max_batch),
             max_queue=self._max_queue,
             window_s=batching.window_ms / 1000,
-            clock=self._clock,
         )
 
     @property
@@ -218,9 +211,10 @@ class ModelPipeline:
             The record. Timings in milliseconds: decode, preprocess, queue (in both stages), run (of
             the whole batch), postprocess and total; a stage that was not reached is absent.
         """
-        now = self._clock()
+        now = time.monotonic()
         until = now + self._deadline_s if deadline is None else deadline
-        request = _Request(item, app, source, tags, self.queue_depth, now)
+        place = Place(priority, until)
+        request = _Request(item, app, source, tags, self.queue_depth, now, place)
         try:
             self._admit(1, until, now, priority)
         except Unavailable as error:
@@ -261,7 +255,7 @@ class ModelPipeline:
         if len(rows) > self._max_queue:
             message = f"{len(rows)} rows in one request; send at most {self._max_queue}"
             raise InvalidTensor(message)
-        now = self._clock()
+        now = time.monotonic()
         until = now + self._deadline_s if deadline is None else deadline
         self._admit(len(rows), until, now, None)
         jobs: list[Job[dict[str, Array]]] = []
@@ -328,7 +322,7 @@ class ModelPipeline:
 
     def _record(self, request: _Request, outcome: Outcome) -> Record:
         timings = request.timings
-        timings["total"] = (self._clock() - request.began) * 1000
+        timings["total"] = (time.monotonic() - request.began) * 1000
         ordered = {stage: timings[stage] for stage in STAGES if stage in timings}
         if outcome.error is not None:
             # Its frames would keep this request's bytes and tensors as long as the record lives.
@@ -355,7 +349,7 @@ class ModelPipeline:
                 _log.exception("telling of the abandoned record %s failed", record.id)
 
     async def _drain(self, idle: asyncio.Event, timeout_s: float) -> None:
-        end = self._clock() + timeout_s
+        end = time.monotonic() + timeout_s
         if self._accepted:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -363,7 +357,7 @@ class ModelPipeline:
             except TimeoutError:
                 left, name = self._accepted, self._model.name
                 _log.warning("%s: %d items are given up after %g s", name, left, timeout_s)
-        allowed = max(0.0, end - self._clock()) + _THREAD_END_S
+        allowed = max(0.0, end - time.monotonic()) + _THREAD_END_S
         for batcher in (self._preparing, self._batcher):
             if not await batcher.stop(allowed):
                 _log.warning("a thread of %s still runs; it is left behind", self._model.name)

@@ -249,6 +249,10 @@ class Schedule(Generic[I]):
             self.cost.doubt()
         return dropped
 
+    def first(self) -> I | None:
+        """Return the item that goes next, None when nothing waits."""
+        return self._order.peek()
+
     def due(self) -> float:
         """Return the earliest deadline of all waiting items, ``inf`` if none has one."""
         item = (self._due if self._mixed else self._order).peek()

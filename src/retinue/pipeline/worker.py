@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -147,7 +148,6 @@ class Worker(Generic[In, Out]):
         *,
         name: str,
         number: int,
-        clock: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
         turn: Callable[[Worker[In, Out], Sequence[Result[Any]], float | None], Sequence[Job[Any]]],
     ) -> None:
@@ -157,7 +157,6 @@ class Worker(Generic[In, Out]):
             instance: What runs the batches.
             name: What the batcher is called.
             number: Which of the batcher's workers this is.
-            clock: The time in seconds.
             loop: The batcher's event loop.
             turn: Called on the thread after a batch with this worker, the batch's results, and the
                 seconds that running and finishing took, None when something failed. Returns the
@@ -165,7 +164,6 @@ class Worker(Generic[In, Out]):
         """
         self._instance = instance
         self._name = name
-        self._clock = clock
         self._loop = loop
         self._turn = turn
         self._inbox: queue.SimpleQueue[Sequence[Job[Any]] | None] = queue.SimpleQueue()
@@ -211,15 +209,15 @@ class Worker(Generic[In, Out]):
         return True
 
     def _run(self, batch: Sequence[Job[Any]]) -> tuple[list[Result[Any]], float | None]:
-        started = self._clock()
+        started = time.monotonic()
         outputs = isolate(self._instance.run, [job.payload for job in batch], self._name)
-        ran = self._clock() - started
+        ran = time.monotonic() - started
         clean = not any(isinstance(output, RetinueError) for output in outputs)
         results = [
             self._result(job, output, started, ran, len(batch))
             for job, output in zip(batch, outputs, strict=True)
         ]
-        took = self._clock() - started
+        took = time.monotonic() - started
         return results, took if clean else None
 
     def _result(

@@ -105,7 +105,9 @@ def _open_postgresql(url: URL) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        # psycopg would wait two minutes for a host that does not answer.
+        patience = {"connect_timeout": 10} if "psycopg" in url.drivername else {}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=patience)
     except NoSuchModuleError as error:
         raise ConfigError(f"records.url: no driver {url.drivername!r}") from error
     except ModuleNotFoundError as error:

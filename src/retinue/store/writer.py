@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -171,8 +172,9 @@ class RecordWriter:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._writer.join(timeout)
-        self._retention.join(timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        for thread in (self._writer, self._retention):
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
         return not self._writer.is_alive() and not self._retention.is_alive()
 
     def retain(self) -> tuple[int, int]:
@@ -238,6 +240,9 @@ class RecordWriter:
 
     def _store(self, group: list[_Entry]) -> list[bool]:
         keys = {entry.record.id: self._put(entry.body) for entry in group if entry.body is not None}
+        return self._append(group, keys)
+
+    def _append(self, group: list[_Entry], keys: Mapping[str, str]) -> list[bool]:
         try:
             self._records.append([entry.record for entry in group], keys)
         except RetinueError as error:
@@ -247,7 +252,7 @@ class RecordWriter:
             if len(group) == 1:
                 self._lost(1, error)
                 return [False]
-            return [stored for entry in group for stored in self._store([entry])]
+            return [stored for entry in group for stored in self._append([entry], keys)]
         self._record_burst.worked()
         self._count("stored", len(group))
         return [True] * len(group)

@@ -51,6 +51,13 @@ class Call:
         self.function, self.arguments = function, arguments
 
 
+class Changed:
+    """Pickles as a value whose state is set once more, as BUILD does."""
+
+    def __init__(self, value: Any, state: Any) -> None:
+        self.value, self.state = value, state
+
+
 class _Pickler(pickle._Pickler):
     def persistent_id(self, obj: Any) -> Any:
         return obj.pid if isinstance(obj, Storage) else None
@@ -62,12 +69,16 @@ class _Pickler(pickle._Pickler):
             self.save(obj.function)
             self.save(tuple(obj.arguments))
             self.write(pickle.REDUCE)  # type: ignore[attr-defined]
+        elif isinstance(obj, Changed):
+            self.save(obj.value)
+            self.save(obj.state)
+            self.write(pickle.BUILD)  # type: ignore[attr-defined]
         else:
             super().save(obj, save_persistent_id)  # type: ignore[misc]
 
 
 def dumps(value: Any, protocol: int = 2) -> bytes:
-    """Pickle a value in which `Global`, `Call` and `Storage` stand for what they name."""
+    """Pickle a value in which this module's classes stand for what they name."""
     stream = io.BytesIO()
     _Pickler(stream, protocol).dump(value)
     return stream.getvalue()

@@ -53,7 +53,6 @@ class FakeRuntime:
         item_s: float = 0.0,
         poison: Mapping[float, Exception] | None = None,
         gate: threading.Event | None = None,
-        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Program the runtime.
 
@@ -64,7 +63,6 @@ class FakeRuntime:
             item_s: Seconds that each row adds.
             poison: A run with a row that starts with a key raises the value.
             gate: Each run waits until it is set.
-            sleep: How time is spent; a `FakeClock`'s ``advance`` for instance.
         """
         batch = -1 if fixed_batch is None else fixed_batch
         self._inputs = (TensorSpec("input", "float32", (batch, width)),)
@@ -73,7 +71,6 @@ class FakeRuntime:
         self._item_s = item_s
         self._poison = dict(poison or {})
         self._gate = gate
-        self._sleep = sleep
         self._used = threading.Lock()
         self.batches: list[int] = []
         self.threads: set[str] = set()
@@ -116,7 +113,7 @@ class FakeRuntime:
             self._gate.wait()
         cost = self._batch_s + self._item_s * len(rows)
         if cost > 0:
-            self._sleep(cost)
+            time.sleep(cost)
         for row in rows:
             error = self._poison.get(float(row[0]))
             if error is not None:

@@ -68,4 +68,6 @@ def answer(record: Record, card: Card) -> dict[str, Any]:
 
 def failure(path: str, error: RetinueError) -> dict[str, Any]:
     """Return the JSON object that answers for an input that failed."""
-    return {"path": path, "error": {"code": error.code, "message": error.message}}
+    # A message may name a file whose name is not UTF-8, which JSON cannot hold.
+    message = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return {"path": path, "error": {"code": error.code, "message": message}}

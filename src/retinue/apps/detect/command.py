@@ -75,7 +75,7 @@ async def _run(
                     await asyncio.to_thread(draw, item, record, card)
                 except RetinueError as error:
                     code = code or error.exit_code
-                    shown = failure(str(item.path), error)
+                    shown = failure(item.name, error)
                 printer.show(item, shown)
     return code
 
@@ -106,9 +106,7 @@ async def _detect(services: Services, pipeline: Pipeline, item: Item, conf: floa
         raise item.content
     # A file on the command line waits as long as it takes.
     deadline = float("inf")
-    record = await pipeline.submit(
-        item.content, deadline=deadline, app="detect", source=str(item.path)
-    )
+    record = await pipeline.submit(item.content, deadline=deadline, app="detect", source=item.name)
     record = decide(record, conf)
     await services.finish(record, item.content if isinstance(item.content, bytes) else None)
     return record

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinue.core.errors import InputNotFound, RetinueError, TooManyBytes, storage_errors
+from retinue.core.errors import (
+    InputNotFound,
+    RetinueError,
+    TooManyBytes,
+    UnsupportedMedia,
+    storage_errors,
+)
 from retinue.core.settings import Limits
 from retinue.core.types import Image
 
@@ -31,17 +38,25 @@ class Item:
     frame: int | None = None
     fps: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """The path as text; bytes of it that are not UTF-8 become U+FFFD."""
+        return os.fsencode(self.path).decode("utf-8", "replace")
+
 
 def expand(paths: list[Path]) -> list[Path]:
     """Return the files to read: those named, and the pictures and videos of folders by suffix.
 
-    A path that does not exist, or a folder that holds nothing of the kind, is kept as it is:
+    A path that cannot be read, or a folder that holds nothing of the kind, is kept as it is:
     `read` says so in its place.
     """
     files: list[Path] = []
     for path in paths:
-        inside = sorted(path.rglob("*")) if path.is_dir() else []
-        found = [p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file()]
+        try:
+            inside = sorted(path.rglob("*")) if path.is_dir() else []
+            found = [p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file()]
+        except OSError:
+            found = []
         files += found or [path]
     return files
 
@@ -52,14 +67,21 @@ def read(files: list[Path], limits: Limits) -> Iterator[Item]:
 
     for path in files:
         try:
-            if path.is_dir():
-                raise InputNotFound(f"no photo or video in folder {path}; name another one")
+            with storage_errors(path, "reading"):
+                _check(path)
             if is_video(path):
                 yield from _frames(path, limits)
             else:
                 yield Item(path, _bytes(path, limits))
         except RetinueError as error:
             yield Item(path, error)
+
+
+def _check(path: Path) -> None:
+    if path.is_dir():
+        raise InputNotFound(f"no photo or video in folder {path}; name another one")
+    if path.exists() and not path.is_file():
+        raise UnsupportedMedia(f"{path} is a device or a pipe; save its content to a file first")
 
 
 def _bytes(path: Path, limits: Limits) -> bytes:

@@ -69,16 +69,22 @@ class Printer:
             self._out.print(_line(answer))
 
 
+def _shown(text: str) -> str:
+    """Return text from outside for a terminal: control characters are escaped, so is markup."""
+    safe = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape("".join(safe))
+
+
 def _line(answer: dict[str, Any]) -> str:
     frame = f" frame {answer['frame']}" if "frame" in answer else ""
-    where = f"[bold]{escape(answer['path'])}[/bold]{frame}"
+    where = f"[bold]{_shown(answer['path'])}[/bold]{frame}"
     if "error" in answer:
         error = answer["error"]
-        return f"{where}  [red]{error['code']}[/red]: {escape(error['message'])}"
+        return f"{where}  [red]{error['code']}[/red]: {_shown(error['message'])}"
     counts = Counter(d["class"] for d in answer["detections"])
     best = {d["class"]: d["score"] for d in reversed(answer["detections"])}
     found = ", ".join(
-        f"{escape(name)}{f' x{n}' if n > 1 else ''} [dim]{best[name]:.2f}[/dim]"
+        f"{_shown(name)}{f' x{n}' if n > 1 else ''} [dim]{best[name]:.2f}[/dim]"
         for name, n in counts.most_common()
     )
     total = answer["timings_ms"].get("total", 0.0)
@@ -89,11 +95,11 @@ def _line(answer: dict[str, Any]) -> str:
 def drawer(folder: Path | None, files: list[Path], limits: Limits) -> Iterator[Draw]:
     """Give the function that draws an answer's picture, in order, into a folder.
 
-    A photo ``a.png`` becomes ``a.png.jpg`` (``a.jpg`` keeps its name), a video ``b.mp4`` becomes
-    ``b.mp4`` with the boxes of every frame. Sub-folders are kept.
+    A photo ``a.png`` becomes ``a.png.jpg`` (``a.jpg`` keeps its name), a video ``b.mov`` becomes
+    ``b.mov.mp4`` (``b.mp4`` keeps its name) with the boxes of every frame. Sub-folders are kept.
 
     Raises:
-        NotWritable: the folder cannot be made, or a picture would replace its own original.
+        NotWritable: the folder cannot be made, or a picture would replace an original.
         DiskFull: no space is left.
     """
     if folder is None:
@@ -101,17 +107,26 @@ def drawer(folder: Path | None, files: list[Path], limits: Limits) -> Iterator[D
         return
     with storage_errors(folder, "making the output folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    root = Path(os.path.commonpath([f.absolute().parent for f in files]))
-    drawing = _Drawing(folder.absolute(), root, limits)
+    drawing = _Drawing(_plain(folder), files, limits)
     try:
         yield drawing.draw
     finally:
         drawing.close()
 
 
+def _plain(path: Path) -> Path:
+    """Return an absolute path without "..", which would lead out of the output folder.
+
+    Unlike `Path.resolve` it follows no link: a linked photo keeps the name that it was given by.
+    """
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
 class _Drawing:
-    def __init__(self, folder: Path, root: Path, limits: Limits) -> None:
-        self._folder, self._root, self._limits = folder, root, limits
+    def __init__(self, folder: Path, files: list[Path], limits: Limits) -> None:
+        self._folder, self._limits = folder, limits
+        self._root = os.path.commonpath([_plain(f).parent for f in files])
+        self._originals = {os.path.realpath(f) for f in files}
         self._video: Any = None
         self._video_path: Path | None = None
 
@@ -131,15 +146,12 @@ class _Drawing:
             self._write_frame(target, pixels, item.fps)
 
     def _target(self, item: Item) -> Path:
-        inside = item.path.absolute().relative_to(self._root)
-        if item.frame is not None:
-            name = f"{inside.stem}.mp4"
-        else:
-            same = inside.suffix.lower() in (".jpg", ".jpeg")
-            name = inside.name if same else f"{inside.name}.jpg"
+        inside = _plain(item.path).relative_to(self._root)
+        keeps, suffix = ((".jpg", ".jpeg"), ".jpg") if item.frame is None else ((".mp4",), ".mp4")
+        name = inside.name if inside.suffix.lower() in keeps else f"{inside.name}{suffix}"
         target = self._folder / inside.parent / name
-        if target == item.path.absolute():
-            message = f"{target} is the original itself; give another folder with --out"
+        if os.path.realpath(target) in self._originals:
+            message = f"{target} is an original; give another folder with --out"
             raise NotWritable(message)
         with storage_errors(target.parent, "making the output folder"):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,12 +33,14 @@ async def detect(services: Services, request: AppRequest) -> Mapping[str, Any]:
     query = request.query
     conf = _number(query, "conf", 0, 1)
     deadline_ms = _number(query, "deadline_ms", 0.001, 86_400_000)
-    priority = _number(query, "priority", -100, 100)
+    priority = _number(query, "priority", -100, 100) or 0
+    if priority != int(priority):
+        raise InvalidRequest(f"priority must be a whole number, not {query['priority'][:40]!r}")
     pipeline, card = choose(services, query.get("model", ""))
     record = await pipeline.submit(
         request.body,
         deadline=None if deadline_ms is None else time.monotonic() + deadline_ms / 1000,
-        priority=int(priority or 0),
+        priority=int(priority),
         app="detect",
         source=request.filename,
     )

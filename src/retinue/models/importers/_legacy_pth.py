@@ -4,7 +4,9 @@ Such a file is five pickles in a row, then the raw storages: magic number, proto
 system facts, the object, the storages' keys; then for each key its element count (int64) and its
 elements. A pickle is a program, so that it is held to what a state dict needs, twice: only the
 opcodes that build dicts, tuples and numbers are accepted, before anything runs, and only four
-kinds of global are resolved, all to functions of this module.
+kinds of global are resolved, all to names of this module. What those make has no attributes that
+a BUILD could change after the check, and dicts take texts for keys, since hashing a tuple of
+tuples can last for ever or exhaust the stack.
 
 Source of the format: ``torch/serialization.py``, ``_legacy_save``.
 """
@@ -15,11 +17,11 @@ import io
 import pickle
 import pickletools
 import struct
-from collections import OrderedDict
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -50,27 +52,43 @@ _STORAGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _StorageType:
+class _StorageType(NamedTuple):
     dtype: str
 
     def __call__(self, *_: object) -> NoReturn:
         raise UnsafePickle("the pickle builds a storage by itself; it was not loaded")
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
     dtype: str
-    count: int
+    length: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+class _Dict(dict[str, Any]):
+    """Every dict of a pickle, ordered or not: its keys are texts, and it has no attributes."""
+
+    __slots__ = ()
+
+    def __init__(self, items: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__()
+        for key, value in items:
+            self[key] = value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise UnsafePickle(f"the pickle has a key that is a {type(key).__name__}, not a text")
+        super().__setitem__(key, value)
+
+    def __setstate__(self, state: object) -> None:
+        """Drop the attributes of a state dict: notes on the versions of its layers."""
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:
@@ -112,8 +130,11 @@ def _scan(data: bytes, name: str) -> list[int]:
     ends = []
     for _ in range(_PICKLES):
         try:
-            for opcode, argument, _position in pickletools.genops(stream):
-                _check_opcode(opcode.name, argument, name)
+            with warnings.catch_warnings():
+                # Python warns of odd escapes in the texts of opcodes that are refused anyway.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                for opcode, argument, _position in pickletools.genops(stream):
+                    _check_opcode(opcode.name, argument, name)
         except (ValueError, struct.error, IndexError, OverflowError) as error:
             raise ModelCorrupt(f"{name} is truncated or not a PyTorch file: {error}") from error
         ends.append(stream.tell())
@@ -134,7 +155,7 @@ def _check_opcode(opcode: str, argument: object, name: str) -> None:
 def _resolve(module: str, name: str) -> Any:
     """Return what stands for a global."""
     if (module, name) == ("collections", "OrderedDict"):
-        return OrderedDict
+        return _Dict
     if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
         return _rebuild_tensor
     if module == "torch" and name in _STORAGES:
@@ -144,7 +165,17 @@ def _resolve(module: str, name: str) -> Any:
     )
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one written in Python, whose opcodes can be changed: ``{}`` makes a `_Dict` too."""
+
+    def _load_empty_dictionary(self) -> None:
+        self.append(_Dict())  # type: ignore[attr-defined]
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.EMPTY_DICT[0]: _load_empty_dictionary,
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         return _resolve(module, name)
 
@@ -188,7 +219,7 @@ def _load(data: bytes, name: str) -> Any:
     except (pickle.UnpicklingError, EOFError, ValueError, OverflowError, MemoryError) as error:
         raise ModelCorrupt(f"{name}: its pickle is damaged: {error}") from error
     except (TypeError, AttributeError, KeyError, IndexError) as error:
-        # What is left once the globals are harmless: calling a number, hashing a dict, ...
+        # What is left once the globals are harmless: calling a number, changing a tensor, ...
         raise UnsafePickle(f"{name}: the pickle is not a plain state dict: {error}") from error
 
 
@@ -217,16 +248,16 @@ def _storages(
     at = start
     for key in keys:
         storage = declared[key]
-        size = storage.count * np.dtype(storage.dtype).itemsize
+        size = storage.length * np.dtype(storage.dtype).itemsize
         if at + 8 + size > len(data):
             raise ModelCorrupt(
                 f"{name} is truncated: the storage {key!r} ends at byte {at + 8 + size} of "
                 f"{len(data)}; fetch the file again"
             )
         (count,) = struct.unpack_from("<q", data, at)
-        if count != storage.count:
+        if count != storage.length:
             raise ModelCorrupt(
-                f"{name}: the storage {key!r} has {count} elements where {storage.count} are due"
+                f"{name}: the storage {key!r} has {count} elements where {storage.length} are due"
             )
         found[key] = np.frombuffer(data, storage.dtype, count, at + 8)
         at += 8 + size

@@ -65,24 +65,24 @@ def finish(graph: Graph, outputs: Mapping[str, Tensor], name: str) -> onnx.Model
     named = _named(graph, outputs)
     nodes = _used(fuse(graph, _used(graph.nodes, named), named), named)
     nodes = _Batch(graph).free(nodes)
-    infos = [_info(tensor.name, tensor.dtype, tensor.shape) for tensor in graph.inputs]
-    results = [_info(key, outputs[key].dtype, outputs[key].shape) for key in outputs]
-    constants = {
-        i.name: i for node in nodes for i in node.inputs if i is not None and i.data is not None
-    }
-    built = helper.make_graph(
-        [to_proto(node) for node in nodes],
-        name,
-        infos,
-        results,
-        [as_tensor_proto(tensor) for tensor in constants.values()],
-    )
-    model = helper.make_model(
-        built, opset_imports=OPSETS, ir_version=IR_VERSION, producer_name="retinue"
-    )
     try:
+        infos = [_info(tensor.name, tensor.dtype, tensor.shape) for tensor in graph.inputs]
+        results = [_info(key, outputs[key].dtype, outputs[key].shape) for key in outputs]
+        constants = {
+            i.name: i for node in nodes for i in node.inputs if i is not None and i.data is not None
+        }
+        built = helper.make_graph(
+            [to_proto(node) for node in nodes],
+            name,
+            infos,
+            results,
+            [as_tensor_proto(tensor) for tensor in constants.values()],
+        )
+        model = helper.make_model(
+            built, opset_imports=OPSETS, ir_version=IR_VERSION, producer_name="retinue"
+        )
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise UnsupportedModel(f"{name} cannot be written as ONNX: {error}") from error
     return model
 

@@ -35,6 +35,8 @@ CONTROL = {
     "Switch",
 }
 _MOST_ITERATIONS = 64
+_MISFITS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What Python and NumPy raise where an attribute or a shape is not what an operator needs."""
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
@@ -142,6 +144,11 @@ class Executor:
                     stack.append(needs.key)
                     waiting.add(needs.key)
                     continue
+                except _MISFITS as error:
+                    message = f"node {key[0]!r} ({self._node(key[0]).op}) cannot be translated"
+                    raise ModelCorrupt(
+                        f"{message}: its attributes or inputs do not fit it ({error})"
+                    ) from error
             waiting.discard(stack.pop())
         return self._get(reference, ())
 

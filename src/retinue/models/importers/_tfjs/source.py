@@ -140,7 +140,7 @@ def read(files: Mapping[str, Path]) -> Source:
         nodes = {item["name"]: _node(item) for item in topology["node"]}
         weights = _weights(document.get("weightsManifest") or (), name, files)
         return Source(nodes, weights, _outputs(document, nodes))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ModelCorrupt(f"{name} is not a TFJS graph-model: {error!r}") from error
 
 
@@ -152,7 +152,7 @@ def _document(files: Mapping[str, Path]) -> tuple[str, dict[str, Any]]:
             content = files[name].read_bytes()
         try:
             document = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelCorrupt(f"{name} is not JSON: {error}") from error
         if isinstance(document, dict) and "modelTopology" in document:
             if not isinstance(document["modelTopology"], dict):
@@ -167,7 +167,12 @@ def _document(files: Mapping[str, Path]) -> tuple[str, dict[str, Any]]:
 
 
 def _node(item: Mapping[str, Any]) -> Node:
-    return Node(item["name"], item["op"], tuple(item.get("input") or ()), item.get("attr") or {})
+    name, op, inputs, attr = item["name"], item["op"], item.get("input") or [], item.get("attr")
+    if not all(isinstance(text, str) for text in (name, op, *inputs)):
+        raise TypeError(f"node {name!r} has a name, an operator or an input that is not a text")
+    if not isinstance(attr or {}, Mapping):
+        raise TypeError(f"node {name!r} has attributes that are not an object")
+    return Node(name, op, tuple(inputs), attr or {})
 
 
 def _outputs(document: Mapping[str, Any], nodes: Mapping[str, Node]) -> dict[str, str]:
