@@ -23,7 +23,7 @@ from retinue.core.errors import (
 from retinue.core.record import Record
 from retinue.core.settings import Batching, Limits
 from retinue.core.types import STAGES, Image, Outcome
-from retinue.pipeline.pipeline import ModelPipeline
+from retinue.pipeline.pipeline import LEAST_AHEAD, ModelPipeline
 from retinue.pipeline.rows import join
 from retinue.testing.models import FakeModel, FakeRuntime, gated, number_in, numbered, until
 from retinue.testing.pipeline_suite import numbered_png
@@ -149,17 +149,17 @@ def test_the_whole_pipeline_is_bounded():
 
 @pytest.mark.parametrize("decoded", [False, True], ids=["still to decode", "decoded"])
 def test_a_higher_priority_takes_the_place_of_a_lower_one(decoded):
-    places = 1 if decoded else 2  # one item is decoded ahead of the one that is run
+    places = 1 if decoded else LEAST_AHEAD  # the one that is run is one of those on their way
 
     async def main() -> None:
         async with held(max_queue=places) as (pipeline, gate):
             low = [asyncio.create_task(pipeline.submit(numbered(1 + n))) for n in range(places)]
-            await until(lambda: pipeline._batcher.waiting == 1)
-            high = asyncio.create_task(pipeline.submit(numbered(9), priority=1))
+            await until(lambda: pipeline._batcher.waiting == (1 if decoded else LEAST_AHEAD - 1))
+            high = asyncio.create_task(pipeline.submit(numbered(99), priority=1))
             pushed_out = await low[-1]
             assert isinstance(pushed_out.outcome.error, QueueFull)
             gate.set()
-            assert number_in((await high).outcome) == 9
+            assert number_in((await high).outcome) == 99
             for number, task in enumerate(low[:-1], start=1):
                 assert number_in((await task).outcome) == number
 

@@ -47,6 +47,8 @@ from retinue.runtimes.tensors import check
 
 _log = logging.getLogger(__name__)
 _THREAD_END_S = 5.0
+# Items on their way, at least: with fewer, a model of a millisecond waits for decoders to wake up.
+LEAST_AHEAD = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +115,8 @@ class ModelPipeline:
         self._idle: asyncio.Event | None = None
         self._drained: asyncio.Task[None] | None = None
         # One batch of each instance is being run, and the next one is ready.
-        self._lead = Lead(2 * len(instances) * largest_batch(model, batching.max_batch))
+        ahead = 2 * len(instances) * largest_batch(model, batching.max_batch)
+        self._lead = Lead(max(ahead, LEAST_AHEAD))
         self._preparing = self._make_preparing(workers or cores())
         self._batcher = self._make_batcher(instances, batching)
 
