@@ -87,3 +87,12 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().home = Path("x")  # type: ignore[misc]
+
+
+def test_variables_of_a_kubernetes_service_are_not_taken_for_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RETINUE_PORT", "tcp://10.0.0.7:8900")
+    monkeypatch.setenv("RETINUE_SERVICE_HOST", "10.0.0.7")
+    monkeypatch.setenv("RETINUE_PORT_8900_TCP_ADDR", "10.0.0.7")
+    assert load_settings().server.port == 8900

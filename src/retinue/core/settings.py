@@ -213,6 +213,9 @@ def _check_variables() -> None:
         before, _, name = variable.lower().partition("retinue_")
         if before or name.partition("__")[0] in Settings.model_fields:
             continue
+        # Kubernetes sets RETINUE_PORT=tcp://... in every pod beside a service called retinue.
+        if os.environ[variable].startswith(("tcp://", "udp://")):
+            continue
         meant = [n for n in nested if name in (n.replace("__", "_"), n.partition("__")[2])]
         if meant or "__" in name:
             known = " or ".join(f"RETINUE_{n.upper()}" for n in meant) or "RETINUE_SECTION__NAME"
