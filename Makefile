@@ -19,7 +19,7 @@ demo: $(VENV)/.core ## Set up, pull the default models, detect on real photos, w
 	@$(BIN)/python examples/demo.py demo
 
 test: $(VENV)/.dev system lint ## Set up and run all checks and tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.dev ## Style, types, and the contract of the floors
 	$(BIN)/ruff format --check
