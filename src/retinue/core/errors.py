@@ -21,10 +21,12 @@ code. Messages say what was wrong, with what, and what to do::
     │   ├── QueueFull               queue_full              503  RESOURCE_EXHAUSTED  75
     │   ├── DeadlineExceeded        deadline_exceeded       504  DEADLINE_EXCEEDED   75
     │   ├── ShuttingDown            shutting_down           503  UNAVAILABLE         75
+    │   ├── Superseded              superseded              409  ABORTED             75
     │   └── ClientClosed            client_closed           499  CANCELLED           75
     ├── ModelError                  model_error             500  INTERNAL            70
     │   ├── ModelCorrupt            model_corrupt           500  DATA_LOSS           70
     │   ├── ModelRunFailed          model_run_failed        500  INTERNAL            70
+    │   ├── InstanceCrashed         instance_crashed        500  INTERNAL            70
     │   ├── UnsupportedModel        unsupported_model       422  UNIMPLEMENTED       65
     │   └── UnsafePickle            unsafe_pickle           422  INVALID_ARGUMENT    65
     ├── FetchError                  fetch_failed            502  UNAVAILABLE         69
@@ -190,6 +192,14 @@ class ShuttingDown(Unavailable):
     code = "shutting_down"
 
 
+class Superseded(Unavailable):
+    """A newer frame of the same stream took this one's place in the queue."""
+
+    code = "superseded"
+    http_status = 409
+    grpc_status = "ABORTED"
+
+
 class ClientClosed(Unavailable):
     """The caller went away before its answer was ready."""
 
@@ -215,6 +225,12 @@ class ModelRunFailed(ModelError):
     """The runtime failed on this item."""
 
     code = "model_run_failed"
+
+
+class InstanceCrashed(ModelError):
+    """The process or engine that executes the model died; a new one is started."""
+
+    code = "instance_crashed"
 
 
 class UnsupportedModel(ModelError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from retinue.core.record import Record
     from retinue.core.settings import Limits
+    from retinue.core.statistics import Statistics
     from retinue.core.types import Array, Image, Outcome, Prepared, Signal, Tensors, TensorSpec
 
 Precision = Literal["f32", "bf16", "f16"]
@@ -57,17 +58,28 @@ class Runtime(Protocol):
 class RuntimeFactory(Protocol):
     """What a runtime plug-in exposes as ``RUNTIME``."""
 
-    def __call__(self, path: Path, *, threads: int = 1, precision: Precision = "f32") -> Runtime:
+    def __call__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        precision: Precision = "f32",
+        device: str = "",
+        name: str = "",
+    ) -> Runtime:
         """Load a model file.
 
         Args:
-            path: An ONNX file.
+            path: The weights' file, ONNX unless the runtime says otherwise.
             threads: Threads inside one run.
             precision: Arithmetic that is asked for; never less than asked.
+            device: Where it is executed: "" for the runtime's default, else what the runtime
+                documents, for example "cuda:1", or the URL of a remote server.
+            name: The model's name in the registry; a remote server knows it by that.
 
         Raises:
             ModelCorrupt: the file cannot be parsed.
-            ConfigError: the runtime does not offer this precision.
+            ConfigError: the runtime does not offer this precision or device.
             MissingExtra: the engine is not installed.
         """
         ...
@@ -151,6 +163,25 @@ class Pipeline(Protocol):
         """The model that it serves."""
         ...
 
+    @property
+    def max_batch(self) -> int:
+        """Most items of one run."""
+        ...
+
+    @property
+    def queue_depth(self) -> int:
+        """Items that were accepted and are not being run yet; may be read from any thread."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes work: started, warmed up, with a live instance, not draining."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """Return what it has done since it was started; on the event loop."""
+        ...
+
     async def submit(
         self,
         item: bytes | Image,
@@ -160,21 +191,32 @@ class Pipeline(Protocol):
         app: str = "",
         source: str = "",
         tags: Mapping[str, str] | None = None,
+        client: str = "",
+        stream: str = "",
     ) -> Record:
         """Carry one item through all stages; a failure is the record's outcome, never raised.
 
         Args:
             item: An encoded image file, or a decoded image.
             deadline: Seconds on ``time.monotonic()``'s clock; None for the pipeline's default.
-            priority: Larger goes first; of the same priority, the earlier deadline does.
+            priority: Larger goes first; of the same priority, clients take turns, and of one
+                client the earlier deadline goes first.
             app: Name of the app that asks.
-            source: Where the item came from.
+            source: Where the input came from.
             tags: Free labels kept on the record.
+            client: Who asks; clients share the model fairly.
+            stream: Name of the client's stream that the item is a frame of: the latest frame
+                wins, a waiting older one of the same stream ends as `Superseded`. "" for none.
         """
         ...
 
     async def infer(
-        self, tensors: Tensors, *, deadline: float | None = None, priority: int = 0
+        self,
+        tensors: Tensors,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        client: str = "",
     ) -> dict[str, Array]:
         """Run raw tensors, with their batch dimension, through the same queue.
 
@@ -202,12 +244,14 @@ class AppRequest:
         filename: The name that the client gave it, "" if none.
         query: The query's parameters.
         request_id: Unique; also in the answer's header.
+        client: Who asks, as the host knows it: by API key, else by address.
     """
 
     body: bytes
     filename: str
     query: Mapping[str, str]
     request_id: str
+    client: str = ""
 
 
 class Services(Protocol):

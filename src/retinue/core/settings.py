@@ -49,6 +49,13 @@ class Server(Section):
     body_timeout_s: float = Field(30.0, gt=0)
     max_connections: int = Field(1000, gt=0)
     drain_s: float = Field(30.0, ge=0, description="How long SIGTERM waits for accepted work.")
+    grpc: bool = Field(True, description="Serve the Open Inference Protocol over gRPC too.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="None: the one after `port`; 0 takes a free one."
+    )
+    model_control: bool = Field(
+        False, description="Let clients load and unload models that are installed."
+    )
 
 
 class Limits(Section):
@@ -63,9 +70,14 @@ class Execution(Section):
     """How models are executed on this machine."""
 
     runtime: str = "onnxruntime"
+    device: str = Field("", description="Where the runtime executes; for a remote server, its URL.")
     precision: Literal["f32", "bf16", "f16"] = "f32"
     threads: int = Field(1, ge=1, le=256, description="Threads inside one run.")
     instances: int = Field(0, ge=0, le=256, description="Sessions a model; 0: one a core.")
+    isolate: bool = Field(
+        False, description="Run each session in a process of its own, started anew if it dies."
+    )
+    warm_up: bool = Field(True, description="Run each session before the model counts as ready.")
 
 
 class Batching(Section):
@@ -75,6 +87,12 @@ class Batching(Section):
     window_ms: float = Field(0.0, ge=0, description="0: run as soon as an instance is free.")
     max_queue: int = Field(256, ge=1)
     deadline_ms: float = Field(10_000.0, gt=0)
+    max_per_client: int = Field(
+        0, ge=0, description="Items of one client that may be under way; 0: no limit of its own."
+    )
+    cache_mb: float = Field(
+        0.0, ge=0, description="Memory for answers to repeated images; 0: no response cache."
+    )
 
 
 class Records(Section):

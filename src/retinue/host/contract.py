@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from retinue.core.protocols import App, Pipeline, Services
 from retinue.core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryEntry:
+    """One installed model.
+
+    Attributes:
+        name: Its name.
+        version: Its version; the loaded one where one is.
+        state: "READY", "LOADING", "UNLOADING" or "UNAVAILABLE", as Triton calls them.
+        reason: Why it is not ready, "" if it is.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
 
 
 class Metrics(Protocol):
@@ -42,6 +60,31 @@ class Host(Services, Protocol):
     @property
     def pipelines(self) -> Mapping[str, Pipeline]:
         """The loaded models' pipelines by model name."""
+        ...
+
+    def repository(self) -> Sequence[RepositoryEntry]:
+        """Return all models that are installed, loaded or not, by name."""
+        ...
+
+    async def load(self, model: str) -> None:
+        """Load an installed model; one that is loaded already is loaded anew from the registry.
+
+        The old pipeline answers until the new one is ready, then finishes what it accepted.
+
+        Raises:
+            AccessError: ``server.model_control`` is off.
+            ModelNotFound: it is not installed.
+            RetinueError: it cannot be loaded; what served before goes on.
+        """
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Refuse new work for a model, finish what was accepted, give its memory back.
+
+        Raises:
+            AccessError: ``server.model_control`` is off.
+            ModelNotFound: it is not loaded.
+        """
         ...
 
 
