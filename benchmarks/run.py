@@ -14,7 +14,7 @@ BENCHMARKS = (
     "accuracy",
     "decode",
     "nms",
-    "batcher",
+    "scheduling",
     "runtimes",
     "records",
     "startup",

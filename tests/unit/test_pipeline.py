@@ -48,7 +48,8 @@ async def held(**policy):
     """A pipeline whose one instance is busy with picture 0 until the gate is opened."""
     model, gate = gated()
     async with make(model, **policy) as pipeline:
-        task = asyncio.create_task(pipeline.submit(numbered(0)))
+        patient = time.monotonic() + 60 if "deadline_ms" in policy else None
+        task = asyncio.create_task(pipeline.submit(numbered(0), deadline=patient))
         await until(lambda: model.fake.batches)
         try:
             yield pipeline, gate
@@ -154,7 +155,7 @@ def test_a_higher_priority_takes_the_place_of_a_lower_one(decoded):
     async def main() -> None:
         async with held(max_queue=places) as (pipeline, gate):
             low = [asyncio.create_task(pipeline.submit(numbered(1 + n))) for n in range(places)]
-            await until(lambda: pipeline._batcher.waiting == (1 if decoded else LEAST_AHEAD - 1))
+            await until(lambda: pipeline._running.waiting == (1 if decoded else LEAST_AHEAD - 1))
             high = asyncio.create_task(pipeline.submit(numbered(99), priority=1))
             pushed_out = await low[-1]
             assert isinstance(pushed_out.outcome.error, QueueFull)

@@ -95,16 +95,16 @@ async def storm(chance: random.Random) -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         failed = [r for r in results if r and not isinstance(r, asyncio.CancelledError)]
         assert not failed
-        assert pipeline._accepted == pipeline.queue_depth == 0
-        await until(lambda: not pipeline._preparing.running + pipeline._batcher.running)
-        assert not pipeline._preparing.waiting + pipeline._batcher.waiting
-        assert len(pipeline._lead) == 0
+        assert pipeline._admission.accepted == pipeline.queue_depth == 0
+        await until(lambda: not pipeline._carrier.preparing.running + pipeline._running.running)
+        assert not pipeline._carrier.preparing.waiting + pipeline._running.waiting
+        assert len(pipeline._carrier._lead) == 0
         if drain is None:
             await pipeline.infer({"input": np.full((1, 1), 1000, np.float32)})
             assert number_in((await pipeline.submit(numbered(1000))).outcome) == 1000
         await pipeline.drain(5)
         # A decoder that was at work when its item was given up counts nothing afterwards.
-        assert len(pipeline._lead) == 0
+        assert len(pipeline._carrier._lead) == 0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -126,15 +126,15 @@ def test_urgent_pictures_do_not_wait_behind_what_raw_tensors_keep_from_running()
         batching = Batching(deadline_ms=5000)
         async with ModelPipeline([model], batching=batching, limits=Limits(), workers=1) as made:
             flooding = [asyncio.create_task(flood(made)) for _ in range(8)]
-            await until(lambda: made._batcher.waiting > 4)
+            await until(lambda: made._running.waiting > 4)
             low = [asyncio.create_task(made.submit(numbered(n))) for n in range(4)]
-            await until(lambda: len(made._lead) >= 2)
+            await until(lambda: len(made._carrier._lead) >= 2)
             urgent = await made.submit(numbered(9), deadline=time.monotonic() + 2, priority=2)
             for task in (*flooding, *low):
                 task.cancel()
             await asyncio.gather(*flooding, *low, return_exceptions=True)
             assert not isinstance(urgent.outcome.error, DeadlineExceeded)
             assert number_in(urgent.outcome) == 9
-            assert len(made._lead) == 0
+            assert len(made._carrier._lead) == 0
 
     asyncio.run(main())

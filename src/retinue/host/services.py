@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from retinue.core.errors import ConfigError, ModelNotFound, RetinueError
 from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
 from retinue.core.protocols import App, Observer
 from retinue.core.record import Record
-from retinue.core.settings import Limits, Settings, cores, explain, load_settings
+from retinue.core.settings import Limits, Settings, explain, load_settings
 from retinue.core.types import Signal
+from retinue.host.contract import RepositoryEntry
+from retinue.host.models import ServedModels
 from retinue.host.progress import Bar
 from retinue.models.card import Card
 from retinue.models.catalogue import find
-from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Registry
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.observers import ObserverHub
@@ -79,8 +80,7 @@ class HostServices:
         self.settings = settings
         self.apps = tuple(apps)
         self.metrics = MetricsObserver()
-        self.pipelines: dict[str, ModelPipeline] = {}
-        self.cards: dict[str, Card] = {}
+        self._served = ServedModels(settings, self.metrics, self._abandoned)
         unknown = sorted(set(settings.apps) - {*names(APPS), *(app.name for app in apps)})
         if unknown:
             raise ConfigError(f"settings [apps.{unknown[0]}]: no app is called so")
@@ -95,6 +95,11 @@ class HostServices:
     def limits(self) -> Limits:
         """What a decoder may be given."""
         return self.settings.limits
+
+    @property
+    def pipelines(self) -> Mapping[str, ModelPipeline]:
+        """The loaded models' pipelines by model name."""
+        return self._served.pipelines
 
     def app_settings(self, app: str) -> Any:
         """Return the app's settings."""
@@ -116,7 +121,19 @@ class HostServices:
     def card(self, model: str) -> Card:
         """Return the card of a loaded model."""
         self.pipeline(model)
-        return self.cards[model]
+        return self._served.cards[model]
+
+    def repository(self) -> Sequence[RepositoryEntry]:
+        """Return all models that are installed or loaded, by name."""
+        return self._served.repository()
+
+    async def load(self, model: str) -> None:
+        """Load an installed model, or load it anew; see `retinue.host.contract.Host.load`."""
+        await self._served.load(model)
+
+    async def unload(self, model: str) -> None:
+        """Give a model back; see `retinue.host.contract.Host.unload`."""
+        await self._served.unload(model)
 
     async def finish(self, record: Record, body: bytes | None = None) -> bool:
         """Show a record to the observers and keep it; see `retinue.core.protocols.Services`."""
@@ -156,7 +173,7 @@ class HostServices:
         if self._record:
             self._writer = self._open_writer()
         for entry in entries:
-            await self._start_pipeline(entry)
+            await self._served.serve(entry)
 
     def _open_writer(self) -> RecordWriter:
         settings = self.settings
@@ -171,24 +188,13 @@ class HostServices:
             records, blobs, settings.records, settings.blobs, on_drop=self.metrics.dropped
         )
 
-    async def _start_pipeline(self, entry: Entry) -> None:
-        settings = self.settings
-        count = settings.execution.instances or max(1, cores() // settings.execution.threads)
-        instances = [load_model(entry, settings.execution) for _ in range(count)]
-        pipeline = ModelPipeline(
-            instances,
-            batching=settings.batching,
-            limits=settings.limits,
-            abandoned=self._hub.publish if self._hub else None,
-        )
-        await pipeline.start()
-        self.pipelines[entry.card.name] = pipeline
-        self.cards[entry.card.name] = entry.card
-        self.metrics.watch_queue(entry.card.name, entry.version, lambda: pipeline.queue_depth)
+    def _abandoned(self, record: Record) -> None:
+        if self._hub is not None:
+            self._hub.publish(record)
 
     async def drain(self, timeout_s: float) -> None:
         """Finish accepted work in at most so many seconds, then give everything back."""
-        await asyncio.gather(*(p.drain(timeout_s) for p in self.pipelines.values()))
+        await self._served.drain(timeout_s)
         if self._hub is not None:
             await asyncio.to_thread(self._hub.close, CLOSE_S)
         written = True

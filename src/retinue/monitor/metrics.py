@@ -114,6 +114,10 @@ class QueueDepths(Collector):
         """Ask this for the depth; the last one given for a model and version counts."""
         self._depths[model, version] = depth
 
+    def forget(self, model: str, version: str) -> None:
+        """Ask it no more."""
+        self._depths.pop((model, version), None)
+
     def collect(self) -> Iterable[Metric]:
         """Ask all pipelines."""
         help_ = "Items waiting for the model now."
@@ -190,6 +194,27 @@ class MetricsObserver:
             registry,
         )
         self._depths = QueueDepths(registry)
+        self._register_scheduling()
+
+    def _register_scheduling(self) -> None:
+        def counter(name: str, text: str, label: str) -> Counter:
+            return Counter(name, text, ("model", "version", label), registry=self._registry)
+
+        self._batches = counter("retinue_batches", "Batches run, by why they went.", "reason")
+        self._shed = counter(
+            "retinue_shed", "Items not answered for lack of time or room.", "reason"
+        )
+        self._cached = counter("retinue_response_cache", "Looks into the response cache.", "result")
+        self._counted: dict[tuple[Counter, str, str, str], Counter] = {}
+
+    def _count(self, counter: Counter, model: str, version: str, value: str) -> None:
+        key = (counter, model, version, value)
+        child = self._counted.get(key)
+        if child is None:
+            # Only pipelines call this, so all three come from a bounded set.
+            child = counter.labels(_label(model), _label(version), value)
+            self._counted[key] = child
+        child.inc()
 
     def _register_host(self) -> None:
         registry = self._registry
@@ -203,6 +228,16 @@ class MetricsObserver:
             "retinue_http_request_duration_seconds",
             "Time from an HTTP request's head to its answer's end.",
             ("route", "method"),
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._grpc = Counter(
+            "retinue_grpc_calls", "gRPC calls finished.", ("method", "code"), registry=registry
+        )
+        self._grpc_seconds = Histogram(
+            "retinue_grpc_call_duration_seconds",
+            "Time from a gRPC call's start to its end.",
+            ("method",),
             registry=registry,
             buckets=SECONDS,
         )
@@ -246,6 +281,34 @@ class MetricsObserver:
         """
         self._models.admit((model, version), always=True)
         self._depths.watch(_label(model), _label(version), depth)
+
+    def forget_queue(self, model: str, version: str) -> None:
+        """Export the depth of a pipeline's queue no more."""
+        self._depths.forget(_label(model), _label(version))
+
+    def batch(self, model: str, version: str, reason: str) -> None:
+        """Count a batch and why it was dispatched: "full", "idle", "window" or "deadline"."""
+        self._count(self._batches, model, version, reason)
+
+    def shed(self, model: str, version: str, reason: str) -> None:
+        """Count an item that was not answered for lack of time or room, for example "queue"."""
+        self._count(self._shed, model, version, reason)
+
+    def cached(self, model: str, version: str, hit: bool) -> None:
+        """Count a look into the response cache."""
+        self._count(self._cached, model, version, "hit" if hit else "miss")
+
+    def grpc(self, method: str, code: str, seconds: float) -> None:
+        """Count a finished gRPC call.
+
+        Args:
+            method: For example "ModelInfer".
+            code: The status' name, for example "NOT_FOUND".
+            seconds: How long it took.
+        """
+        method = _label(method) if self._routes.admit(f"grpc {method}") else OTHER
+        self._grpc.labels(method, _label(code) if self._kinds.admit(code) else OTHER).inc()
+        self._grpc_seconds.labels(method).observe(seconds)
 
     def http(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an HTTP request.

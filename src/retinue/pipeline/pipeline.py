@@ -1,72 +1,58 @@
 """A model's pipeline: admission, decode, preprocess, batch, run, postprocess, record.
 
-Two batchers do the work: one of decode workers (items one by one; decode and preprocess in one
-hop), one of model instances. Both queue by the same order and shed by the same rule. Postprocessing
-is done on the instance's thread, right after the run: with an instance a core, which is the
-default, the cores are the bottleneck and another hop would only add its own cost and a queue behind
-the decoders.
+Two lanes do the work: one of decode workers (items one by one; decode and preprocess in one hop),
+one of model instances. Both queue by the same order and shed by the same rule. Postprocessing is
+done on the instance's thread, right after the run: with an instance a core, which is the default,
+the cores are the bottleneck and another hop would only add its own cost and a queue behind the
+decoders.
 
 The whole pipeline holds at most ``max_queue`` items that are not being run yet, those in the decode
 stage included. Few of them are tensors: an item is not decoded while a batch for each instance goes
 before it, so a queue costs the memory of the files in it, decoders do not take the cores from the
-runs, and what is shed was mostly not decoded.
+runs, and what is shed was mostly not decoded. What cannot be answered by its deadline is refused at
+the door, as far as that can be foreseen.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from types import MappingProxyType
-from typing import Self
+from dataclasses import replace
+from typing import Final, Self
 
 from retinue.core.errors import (
     ClientClosed,
     ConfigError,
     DeadlineExceeded,
     InvalidTensor,
-    QueueFull,
-    RetinueError,
     ShuttingDown,
     Unavailable,
 )
 from retinue.core.protocols import Model
 from retinue.core.record import Record
 from retinue.core.settings import Batching, Limits, cores
-from retinue.core.types import STAGES, Array, Image, Outcome, Prepared, Tensors
-from retinue.media.decode import decode
-from retinue.pipeline.batcher import Batcher
-from retinue.pipeline.lead import Lead, Place
+from retinue.core.statistics import Statistics
+from retinue.core.types import Array, Image, Outcome, Tensors
+from retinue.pipeline.admission import Admission
+from retinue.pipeline.cache import ResponseCache
+from retinue.pipeline.carrier import Carrier
+from retinue.pipeline.counters import Counters, Monitor, Unmonitored
+from retinue.pipeline.devices import Devices
+from retinue.pipeline.flows import Terms
+from retinue.pipeline.lane import Lane
+from retinue.pipeline.lead import Place
+from retinue.pipeline.request import Request
 from retinue.pipeline.rows import join, largest_batch, split
-from retinue.pipeline.worker import Instance, Job, nothing, same
+from retinue.pipeline.warmup import warm_up
+from retinue.pipeline.worker import Instance, Job, same
 from retinue.runtimes.tensors import check
 
 _log = logging.getLogger(__name__)
-_THREAD_END_S = 5.0
+_THREAD_END_S: Final = 5.0
 # Items on their way, at least: with fewer, a model of a millisecond waits for decoders to wake up.
 LEAST_AHEAD = 8
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """What is known of one item on its way; the record is made of it."""
-
-    item: bytes | Image
-    app: str
-    source: str
-    tags: Mapping[str, str] | None
-    depth: int
-    began: float
-    place: Place
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    batch_size: int = 0
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 class ModelPipeline:
@@ -74,8 +60,8 @@ class ModelPipeline:
 
     Use it on one event loop: ``async with ModelPipeline(...) as pipeline``, or `start` and `drain`.
 
-    The model's ``preprocess`` and ``postprocess`` are called from several threads at once, its
-    ``run`` only from its own thread.
+    The model's ``preprocess`` and ``postprocess`` are called from several threads at once, each
+    instance's ``run`` from one thread at a time.
     """
 
     def __init__(
@@ -84,8 +70,12 @@ class ModelPipeline:
         *,
         batching: Batching,
         limits: Limits,
+        reload: Callable[[], Model] | None = None,
+        devices: Devices | None = None,
+        monitor: Monitor | None = None,
         abandoned: Callable[[Record], None] | None = None,
         workers: int = 0,
+        warm_up: bool = False,
     ) -> None:
         """Set the pipeline up; `start` starts its threads.
 
@@ -94,10 +84,15 @@ class ModelPipeline:
                 pipeline owns them: it closes them at the end of `drain`.
             batching: The scheduler's policy. A model of a fixed batch size caps ``max_batch``.
             limits: What the decoder may be given.
+            reload: Loads one more instance, in place of one that crashed.
+            devices: What is shared with other models; None for threads of its own, one for each
+                instance.
+            monitor: Is told of batches, shed items and the response cache.
             abandoned: Called on the event loop with the record of a `submit` that was cancelled,
                 which no caller receives; must not block. What it raises is logged and goes no
                 further.
-            workers: Threads that decode and preprocess; 0 for one a core.
+            workers: Threads of its own that decode and preprocess; 0 for one a core.
+            warm_up: Whether `start` runs the instances before it returns.
 
         Raises:
             ConfigError: there is no instance.
@@ -105,40 +100,50 @@ class ModelPipeline:
         if not instances:
             raise ConfigError("a pipeline needs at least one instance of its model; got none")
         self._model = model = instances[0]
-        self._limits = limits
+        self._instances = instances if warm_up else ()
         self._abandoned = abandoned
-        self._max_queue = batching.max_queue
+        self._batching = batching
         self._deadline_s = batching.deadline_ms / 1000
         self._specs = [replace(s, shape=(-1, *s.shape[1:])) for s in model.runtime.inputs]
-        self._accepted = 0
+        self._max_batch = largest_batch(model, batching.max_batch)
         self._started = False
         self._idle: asyncio.Event | None = None
         self._drained: asyncio.Task[None] | None = None
-        # One batch of each instance is being run, and the next one is ready.
-        ahead = 2 * len(instances) * largest_batch(model, batching.max_batch)
-        self._lead = Lead(max(ahead, LEAST_AHEAD))
-        self._preparing = self._make_preparing(workers or cores())
-        self._batcher = self._make_batcher(instances, batching)
-
-    def _make_preparing(self, workers: int) -> Batcher[_Request, Prepared]:
-        worker: Instance[_Request, Prepared] = Instance(self._prepare_one, nothing)
-        return Batcher(
-            [worker] * workers,
-            name=f"preparing for {self._model.name}",
-            max_batch=1,
-            max_queue=self._max_queue,
-            held=lambda request: self._lead.is_enough(request.place),
+        self._counters = Counters(model.name, model.version, monitor or Unmonitored())
+        self._own = devices is None
+        self._devices = devices or Devices(workers or cores(), len(instances), model.name)
+        self._running = self._make_running(instances, reload)
+        self._carrier = Carrier(
+            model,
+            self._running,
+            self._devices.prepare,
+            # One batch of each instance is being run, and the next one is ready.
+            ahead=max(2 * len(instances) * self._max_batch, LEAST_AHEAD),
+            cache=ResponseCache(int(batching.cache_mb * 1e6)),
+            limits=limits,
+            counters=self._counters,
+        )
+        self._admission = Admission(
+            model.name, batching, self._carrier.preparing, self._running, self._counters
         )
 
-    def _make_batcher(
-        self, instances: Sequence[Model], batching: Batching
-    ) -> Batcher[Tensors, dict[str, Array]]:
-        return Batcher(
-            [Instance(instance.run, instance.close) for instance in instances],
+    def _make_running(
+        self, instances: Sequence[Model], reload: Callable[[], Model] | None
+    ) -> Lane[Tensors, dict[str, Array]]:
+        def revive() -> Instance[Tensors, dict[str, Array]]:
+            assert reload is not None
+            model = reload()
+            return Instance(model.run, model.close, revive)
+
+        again = None if reload is None else revive
+        return Lane(
+            self._devices.run,
+            [Instance(model.run, model.close, again) for model in instances],
             name=f"running {self._model.name}",
-            max_batch=largest_batch(self._model, batching.max_batch),
-            max_queue=self._max_queue,
-            window_s=batching.window_ms / 1000,
+            max_batch=self._max_batch,
+            max_queue=self._batching.max_queue,
+            window_s=self._batching.window_ms / 1000,
+            watcher=self._counters,
         )
 
     @property
@@ -147,22 +152,39 @@ class ModelPipeline:
         return self._model
 
     @property
+    def max_batch(self) -> int:
+        """Most items of one run."""
+        return self._max_batch
+
+    @property
     def queue_depth(self) -> int:
         """Items that were accepted and are not being run yet; may be read from any thread."""
-        return max(0, self._accepted - self._batcher.running)
+        return self._admission.depth
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes work: started, warmed up, with a live instance, not draining."""
+        return self._started and self._idle is None and self._running.alive > 0
+
+    def statistics(self) -> Statistics:
+        """Return what it has done since it was started; on the event loop."""
+        return self._counters.statistics()
 
     async def start(self) -> None:
-        """Start the threads. Does nothing when they run already.
+        """Start the threads and warm the instances up. Does nothing when that was done.
 
         Raises:
             ShuttingDown: the pipeline was drained; its models are closed.
+            RetinueError: an instance cannot run.
         """
         if self._idle is not None:
             raise ShuttingDown(f"the pipeline of {self._model.name} was drained; make a new one")
         if not self._started:
+            instances, self._instances = self._instances, ()
+            if instances:
+                await warm_up(instances, self._max_batch, self._running.schedule.cost)
+            self._devices.start()
             self._started = True
-            self._preparing.start()
-            self._batcher.start()
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work, finish what was accepted, end the threads and close the models.
@@ -196,6 +218,8 @@ class ModelPipeline:
         app: str = "",
         source: str = "",
         tags: Mapping[str, str] | None = None,
+        client: str = "",
+        stream: str = "",
     ) -> Record:
         """Carry one item through all stages; a failure is the record's outcome, never raised.
 
@@ -205,35 +229,39 @@ class ModelPipeline:
         Args:
             item: An encoded image file, or a decoded image.
             deadline: Seconds on ``time.monotonic()``'s clock; None for ``deadline_ms`` from now.
+                There is an answer by then, whatever stage the item is in.
             priority: Larger goes first; when the queue is full it takes the place of a smaller.
             app: Name of the app that asks.
             source: Where the item came from.
             tags: Free labels kept on the record.
+            client: Who asks; clients take turns.
+            stream: The client's stream of which this is the latest frame.
 
         Returns:
             The record. Timings in milliseconds: decode, preprocess, queue (in both stages), run (of
-            the whole batch), postprocess and total; a stage that was not reached is absent.
+            the whole batch), postprocess and total; a stage that was not reached is absent. An
+            answer from the response cache has the total alone, and the tag ``cache: hit``.
         """
         now = time.monotonic()
         until = now + self._deadline_s if deadline is None else deadline
+        terms = Terms(until, priority, client)
         place = Place(priority, until)
-        request = _Request(item, app, source, tags, self.queue_depth, now, place)
+        request = Request(item, app, source, tags, stream, self.queue_depth, now, terms, place)
         try:
-            self._admit(1, until, now, priority)
-        except Unavailable as error:
-            return self._record(request, Outcome(error=error))
-        try:
-            outcome = await self._carry(request, until, priority)
+            outcome = await self._answer(request)
         except asyncio.CancelledError:
             gone = ClientClosed("the caller went away before its answer was ready")
             self._give_up(self._record(request, Outcome(error=gone)))
             raise
-        finally:
-            self._leave(1)
         return self._record(request, outcome)
 
     async def infer(
-        self, tensors: Tensors, *, deadline: float | None = None, priority: int = 0
+        self,
+        tensors: Tensors,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        client: str = "",
     ) -> dict[str, Array]:
         """Run raw tensors, with their batch dimension, through the same queue.
 
@@ -245,6 +273,7 @@ class ModelPipeline:
                 a model of a fixed batch size.
             deadline: Seconds on ``time.monotonic()``'s clock; None for ``deadline_ms`` from now.
             priority: Larger goes first. Rows never take the place of a waiting item.
+            client: Who asks; clients take turns.
 
         Returns:
             The outputs, rows in the order of the inputs' rows.
@@ -255,94 +284,81 @@ class ModelPipeline:
         """
         check(tensors, self._specs)
         rows = split(tensors)
-        if len(rows) > self._max_queue:
-            message = f"{len(rows)} rows in one request; send at most {self._max_queue}"
+        if len(rows) > self._batching.max_queue:
+            message = f"{len(rows)} rows in one request; send at most {self._batching.max_queue}"
             raise InvalidTensor(message)
         now = time.monotonic()
         until = now + self._deadline_s if deadline is None else deadline
-        self._admit(len(rows), until, now, None)
+        timings: dict[str, float] = {}
+        ok = False
+        try:
+            outputs = await self._run_rows(rows, Terms(until, priority, client), timings)
+            ok = True
+            return outputs
+        finally:
+            timings["total"] = (time.monotonic() - now) * 1000
+            self._counters.ended(ok, timings, len(rows))
+
+    async def _run_rows(
+        self, rows: Sequence[Tensors], terms: Terms, timings: dict[str, float]
+    ) -> dict[str, Array]:
+        now = time.monotonic()
+        self._check_open(terms.deadline, now)
+        estimate = self._admission.enter(len(rows), terms, may_evict=False)
         jobs: list[Job[dict[str, Array]]] = []
         try:
             for row in rows:
-                job = self._batcher.enqueue(row, same, deadline=until, priority=priority)
-                jobs.append(job)
-            return join([(await job.future).unwrap() for job in jobs])
+                # One by one: those before one that is refused are cancelled below.
+                jobs.append(self._running.enqueue(row, same, terms))  # noqa: PERF401
+            results = [await job.future for job in jobs]
+            timings["queue"] = sum(result.queue_ms for result in results)
+            timings["run"] = sum(result.run_ms for result in results)
+            self._admission.learn(estimate, time.monotonic() - now)
+            return join([result.unwrap() for result in results])
         finally:
             for job in jobs:
-                self._batcher.cancel(job)
-            self._leave(len(rows))
+                self._running.cancel(job)
+            self._leave(len(rows), terms.client)
 
-    def _admit(self, count: int, deadline: float, now: float, priority: int | None) -> None:
-        """Count items in, or raise; ``priority`` lets one take the place of a waiting one."""
+    def _check_open(self, deadline: float, now: float) -> None:
         name = self._model.name
         if self._idle is not None:
             raise ShuttingDown(f"{name} is shutting down and takes no new work; try again later")
         if not self._started:
             raise Unavailable(f"{name} has not started yet; try again in a moment")
-        # Also true of NaN, which no queue can order.
-        if not deadline > now:
-            late = (now - deadline) * 1000
-            message = f"the deadline had passed {late:.0f} ms before the request came in"
-            raise DeadlineExceeded(f"{message}; allow more time")
-        depth = self.queue_depth
-        if depth + count > self._max_queue and (
-            priority is None
-            or not (self._preparing.make_room(priority) or self._batcher.make_room(priority))
-        ):
-            message = f"{name}: {depth} items wait already and {self._max_queue} may"
-            raise QueueFull(f"{message}; send fewer at a time or try again later")
-        self._accepted += count
+        self._admission.check_deadline(deadline, now)
 
-    def _leave(self, count: int) -> None:
-        self._accepted -= count
-        if self._accepted == 0 and self._idle is not None:
+    def _leave(self, count: int, client: str) -> None:
+        self._admission.leave(count, client)
+        if self._admission.accepted == 0 and self._idle is not None:
             self._idle.set()
 
-    async def _carry(self, request: _Request, deadline: float, priority: int) -> Outcome:
-        timings = request.timings
+    async def _answer(self, request: Request) -> Outcome:
+        """Look into the cache; else admit the request, carry it through, and count it out."""
+        carrier = self._carrier
         try:
-            ready = await self._preparing.submit(
-                request, same, deadline=deadline, priority=priority
-            )
-            timings["queue"] = ready.queue_ms
-            prepared = ready.unwrap()
-            ran = await self._batcher.submit(
-                prepared.tensors,
-                partial(self._postprocess, timings, prepared),
-                deadline=deadline,
-                priority=priority,
-            )
-            timings["queue"] += ran.queue_ms
-            if ran.batch_size:
-                timings["run"] = ran.run_ms
-                request.batch_size = ran.batch_size
-            return ran.unwrap()
-        except RetinueError as error:
+            self._check_open(request.terms.deadline, request.began)
+            known = await carrier.recall(request)
+            if known is not None:
+                return known
+            carrier.take_over(request)
+            estimate = self._admission.enter(1, request.terms, may_evict=True)
+        except Unavailable as error:
+            carrier.forget(request)
             return Outcome(error=error)
+        try:
+            outcome = await carrier.carry(request)
+            if outcome.error is None or isinstance(outcome.error, DeadlineExceeded):
+                self._admission.learn(estimate, time.monotonic() - request.began)
+            return outcome
         finally:
-            self._lead.give_up(request.place)
-            self._preparing.look_again()
+            self._leave(1, request.terms.client)
+            carrier.forget(request)
 
-    def _record(self, request: _Request, outcome: Outcome) -> Record:
-        timings = request.timings
-        timings["total"] = (time.monotonic() - request.began) * 1000
-        ordered = {stage: timings[stage] for stage in STAGES if stage in timings}
-        if outcome.error is not None:
-            # Its frames would keep this request's bytes and tensors as long as the record lives.
-            outcome.error.__traceback__ = None
-        return Record(
-            app=request.app,
-            model=self._model.name,
-            version=self._model.version,
-            outcome=replace(outcome, timings_ms=MappingProxyType(ordered)),
-            source=request.source,
-            input_sha256=request.sha256,
-            width=request.width,
-            height=request.height,
-            batch_size=request.batch_size,
-            queue_depth=request.depth,
-            tags=MappingProxyType(dict(request.tags or {})),
-        )
+    def _record(self, request: Request, outcome: Outcome) -> Record:
+        record = request.record(self._model, outcome)
+        self._counters.ended(outcome.error is None, record.outcome.timings_ms)
+        return record
 
     def _give_up(self, record: Record) -> None:
         if self._abandoned is not None:
@@ -353,42 +369,16 @@ class ModelPipeline:
 
     async def _drain(self, idle: asyncio.Event, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
-        if self._accepted:
+        if self._admission.accepted:
             try:
                 async with asyncio.timeout(timeout_s):
                     await idle.wait()
             except TimeoutError:
-                left, name = self._accepted, self._model.name
+                left, name = self._admission.accepted, self._model.name
                 _log.warning("%s: %d items are given up after %g s", name, left, timeout_s)
         allowed = max(0.0, end - time.monotonic()) + _THREAD_END_S
-        for batcher in (self._preparing, self._batcher):
-            if not await batcher.stop(allowed):
-                _log.warning("a thread of %s still runs; it is left behind", self._model.name)
-
-    # ---- on a worker's thread
-
-    def _prepare_one(self, requests: Sequence[_Request]) -> list[Prepared]:
-        (request,) = requests
-        self._lead.take(request.place)
-        item, timings = request.item, request.timings
-        began = time.perf_counter()
-        if isinstance(item, Image):
-            image = item
-        else:
-            request.sha256 = hashlib.sha256(item).hexdigest()
-            image = decode(item, limits=self._limits, target=self._model.decode_size)
-            decoded = time.perf_counter()
-            timings["decode"] = (decoded - began) * 1000
-            began = decoded
-        request.width, request.height = image.width, image.height
-        prepared = self._model.preprocess(image)
-        timings["preprocess"] = (time.perf_counter() - began) * 1000
-        return [prepared]
-
-    def _postprocess(
-        self, timings: dict[str, float], prepared: Prepared, outputs: dict[str, Array]
-    ) -> Outcome:
-        began = time.perf_counter()
-        outcome = self._model.postprocess(prepared, outputs)
-        timings["postprocess"] = (time.perf_counter() - began) * 1000
-        return outcome
+        ended = [await lane.close(allowed) for lane in (self._carrier.preparing, self._running)]
+        if self._own:
+            ended.append(await self._devices.stop(allowed if all(ended) else 0.0))
+        if not all(ended):
+            _log.warning("a thread of %s still runs; it is left behind", self._model.name)

@@ -1,4 +1,4 @@
-"""The instance's side of the batcher: runs the batches that it is given, on one thread.
+"""The thread's side of a device: runs the batches that it is given.
 
 Every failure stays with the item that it belongs to: a run that fails is bisected until only the
 bad items fail.
@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from retinue.core.errors import ModelRunFailed, RetinueError
-from retinue.pipeline.schedule import Item
+from retinue.core.errors import InstanceCrashed, ModelRunFailed, RetinueError
+from retinue.pipeline.flows import Item, Terms
+from retinue.pipeline.schedule import Reason
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -50,9 +51,9 @@ class Result(NamedTuple, Generic[R]):
 
 
 class Job(Item, Generic[R]):
-    """An item in the batcher's hands; await its ``future`` for the `Result`."""
+    """An item in a lane's hands; await its ``future`` for the `Result`."""
 
-    __slots__ = ("finish", "future", "payload", "running")
+    __slots__ = ("finish", "future", "payload", "started", "timer")
 
     def __init__(
         self,
@@ -60,29 +61,92 @@ class Job(Item, Generic[R]):
         finish: Callable[[Any], R],
         future: asyncio.Future[Result[R]],
         arrived: float,
-        deadline: float,
-        priority: int,
+        terms: Terms,
     ) -> None:
-        self.arrived = arrived
-        self.deadline = deadline
-        self.priority = priority
-        self.sequence = 0
+        super().__init__(arrived, terms)
         self.payload = payload
         self.finish = finish
         self.future = future
-        self.running = False
+        self.started = 0.0
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Instance(NamedTuple, Generic[In, Out]):
-    """Something that runs batches, one at a time, always on the same thread.
+    """Something that runs batches, on one thread at a time.
 
     Attributes:
-        run: Takes rows and returns as many outputs in the same order.
-        close: Called on that thread when no more batches come.
+        run: Takes rows and returns as many outputs in the same order. Raises `InstanceCrashed` when
+            it can run nothing any more.
+        close: Called when no more batches come.
+        revive: Makes a new instance in place of one that crashed; None if that cannot be done.
     """
 
     run: Callable[[Sequence[In]], Sequence[Out]]
     close: Callable[[], None]
+    revive: Callable[[], Instance[In, Out]] | None = None
+
+
+class Run(NamedTuple):
+    """How a batch went.
+
+    Attributes:
+        results: Of each item, in order.
+        seconds: Seconds that running and finishing took, None when something failed.
+        infer_s: Seconds that the run alone took.
+        crashed: Whether the instance crashed.
+    """
+
+    results: Sequence[Result[Any]]
+    seconds: float | None
+    infer_s: float
+    crashed: bool
+
+
+class Task(NamedTuple, Generic[In, Out]):
+    """A batch and the instance that is to run it.
+
+    Attributes:
+        instance: What runs it.
+        batch: Its items.
+        name: For messages, for example "running nanodet-g-416".
+        reason: Why it goes now.
+        done: Takes the task and how it went, under the device's lock.
+    """
+
+    instance: Instance[In, Out]
+    batch: Sequence[Job[Any]]
+    name: str
+    reason: Reason
+    done: Callable[[Task[In, Out], Run], None]
+
+    def run(self) -> Run:
+        """Run the batch on this thread."""
+        started = time.monotonic()
+        outputs = isolate(self.instance.run, [job.payload for job in self.batch], self.name)
+        infer_s = time.monotonic() - started
+        clean = not any(isinstance(output, RetinueError) for output in outputs)
+        results = [
+            self._result(job, output, started, infer_s)
+            for job, output in zip(self.batch, outputs, strict=True)
+        ]
+        took = time.monotonic() - started
+        crashed = not clean and any(isinstance(output, InstanceCrashed) for output in outputs)
+        return Run(results, took if clean else None, infer_s, crashed)
+
+    def _result(
+        self, job: Job[R], output: Out | RetinueError, started: float, seconds: float
+    ) -> Result[R]:
+        value: R | None = None
+        error: RetinueError | None = None
+        if isinstance(output, RetinueError):
+            error = output
+        else:
+            try:
+                value = job.finish(output)
+            except BaseException as raised:  # noqa: BLE001 - isolation boundary: one fails alone
+                error = contain(raised, f"postprocessing ({self.name})")
+        waited_ms = (started - job.arrived) * 1000
+        return Result(value, error, waited_ms, seconds * 1000, len(self.batch))
 
 
 def same(value: T) -> T:
@@ -115,7 +179,8 @@ def isolate(
 ) -> list[Out | RetinueError]:
     """Run rows together; when that fails, bisect until only the bad ones fail.
 
-    One bad row among n costs at most ``2 * ceil(log2(n))`` runs more.
+    One bad row among n costs at most ``2 * ceil(log2(n))`` runs more. A crash of the instance fails
+    all that it was running.
 
     Returns:
         For each row, in order, its output or its error.
@@ -126,6 +191,9 @@ def isolate(
             message = f"{doing} gave {len(outputs)} outputs for {len(rows)} rows; it must keep both"
             raise ModelRunFailed(message)
         return list(outputs)
+    except InstanceCrashed as error:
+        # Nothing is left to try halves on.
+        return [InstanceCrashed(error.message) for _ in rows]
     except BaseException as error:  # noqa: BLE001 - isolation boundary: neighbours must not fail
         if len(rows) == 1:
             return [contain(error, doing)]
@@ -134,50 +202,41 @@ def isolate(
     return isolate(run, rows[:half], doing) + isolate(run, rows[half:], doing)
 
 
-class Worker(Generic[In, Out]):
-    """An instance, its thread, and the batch that it is running.
+class Worker:
+    """A thread that runs batches.
 
     Attributes:
-        batch: What is being run; kept by the batcher, under its lock.
-        left: Set when the thread has closed the instance and is about to end.
+        left: Set when the thread is about to end.
     """
 
     def __init__(
         self,
-        instance: Instance[In, Out],
-        *,
         name: str,
-        number: int,
         loop: asyncio.AbstractEventLoop,
-        turn: Callable[[Worker[In, Out], Sequence[Result[Any]], float | None], Sequence[Job[Any]]],
+        turn: Callable[[Worker, Task[Any, Any], Run], Task[Any, Any] | None],
     ) -> None:
         """Start the thread.
 
         Args:
-            instance: What runs the batches.
-            name: What the batcher is called.
-            number: Which of the batcher's workers this is.
-            loop: The batcher's event loop.
-            turn: Called on the thread after a batch with this worker, the batch's results, and the
-                seconds that running and finishing took, None when something failed. Returns the
-                next batch, or an empty one when none waits.
+            name: The thread's name.
+            loop: The device's event loop.
+            turn: Called on the thread after a batch with this worker, the batch and how it went;
+                returns the next one, or None when none waits.
         """
-        self._instance = instance
         self._name = name
         self._loop = loop
         self._turn = turn
-        self._inbox: queue.SimpleQueue[Sequence[Job[Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=f"{name} {number}", daemon=True)
-        self.batch: Sequence[Job[Any]] = ()
+        self._inbox: queue.SimpleQueue[Task[Any, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self.left: asyncio.Future[None] = loop.create_future()
         self._thread.start()
 
-    def give(self, batch: Sequence[Job[Any]]) -> None:
+    def give(self, task: Task[Any, Any]) -> None:
         """Wake the idle thread with a batch."""
-        self._inbox.put(batch)
+        self._inbox.put(task)
 
     def end(self) -> None:
-        """Close the instance and end the thread, after the batch that is being run."""
+        """End the thread, after the batch that is being run."""
         self._inbox.put(None)
 
     def join(self) -> None:
@@ -188,10 +247,6 @@ class Worker(Generic[In, Out]):
         while self._work_until_idle():
             pass
         try:
-            self._instance.close()
-        except Exception as error:  # noqa: BLE001 - isolation boundary: the thread must report
-            contain(error, f"closing an instance ({self._name})")
-        try:
             self._loop.call_soon_threadsafe(_set, self.left)
         except RuntimeError:
             _log.warning("%s ended after its event loop was closed", self._name)
@@ -201,38 +256,12 @@ class Worker(Generic[In, Out]):
 
         A function of its own, so that an idle thread keeps no tensors alive.
         """
-        batch = self._inbox.get()
-        if batch is None:
+        task = self._inbox.get()
+        if task is None:
             return False
-        while batch:
-            batch = self._turn(self, *self._run(batch))
+        while task is not None:
+            task = self._turn(self, task, task.run())
         return True
-
-    def _run(self, batch: Sequence[Job[Any]]) -> tuple[list[Result[Any]], float | None]:
-        started = time.monotonic()
-        outputs = isolate(self._instance.run, [job.payload for job in batch], self._name)
-        ran = time.monotonic() - started
-        clean = not any(isinstance(output, RetinueError) for output in outputs)
-        results = [
-            self._result(job, output, started, ran, len(batch))
-            for job, output in zip(batch, outputs, strict=True)
-        ]
-        took = time.monotonic() - started
-        return results, took if clean else None
-
-    def _result(
-        self, job: Job[R], output: Out | RetinueError, started: float, seconds: float, size: int
-    ) -> Result[R]:
-        value: R | None = None
-        error: RetinueError | None = None
-        if isinstance(output, RetinueError):
-            error = output
-        else:
-            try:
-                value = job.finish(output)
-            except BaseException as raised:  # noqa: BLE001 - isolation boundary: one fails alone
-                error = contain(raised, f"postprocessing ({self._name})")
-        return Result(value, error, (started - job.arrived) * 1000, seconds * 1000, size)
 
 
 def _set(future: asyncio.Future[None]) -> None:

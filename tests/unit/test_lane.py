@@ -1,4 +1,4 @@
-"""The batcher: results are never swapped; threads, windows, deadlines, cancelling."""
+"""Lanes on a device: results are never swapped; threads, windows, deadlines, cancelling."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from retinue.core.errors import (
     ShuttingDown,
     Unavailable,
 )
-from retinue.pipeline.batcher import Batcher
+from retinue.pipeline.device import Device
+from retinue.pipeline.flows import Terms
+from retinue.pipeline.lane import Lane
 from retinue.pipeline.worker import Instance, Result, nothing, same
+from retinue.testing.models import until
 
 
 class Echo:
@@ -58,23 +61,25 @@ class Echo:
 
 @asynccontextmanager
 async def batching(*echoes: Echo, max_batch=8, max_queue=1000, window_s=0.0):
-    batcher = Batcher(
+    device = Device(len(echoes), name="test device")
+    lane = Lane(
+        device,
         [echo.instance() for echo in echoes],
-        name="test batcher",
+        name="test lane",
         max_batch=max_batch,
         max_queue=max_queue,
         window_s=window_s,
     )
-    batcher.start()
+    device.start()
     try:
-        yield batcher
+        yield lane
     finally:
         for echo in echoes:
             if echo.gate is not None:
                 echo.gate.set()
-        assert await batcher.stop(5)
-        assert not [t for t in threading.enumerate() if t.name.startswith("test batcher")]
-        assert batcher.running == batcher.waiting == 0
+        assert await device.stop(5)
+        await until(lambda: not [t for t in threading.enumerate() if "test " in t.name])
+        assert lane.running == lane.waiting == 0
 
 
 async def entered(echo: Echo) -> None:
@@ -105,11 +110,10 @@ def test_everyone_gets_the_answer_of_its_own_item(plan, max_batch, instances, wi
             raise InvalidTensor(f"finish {output}")
         return ("done", output)
 
-    async def one(batcher: Batcher, number: int, priority: int, timed: bool, kind: str) -> None:
+    async def one(lane: Lane, number: int, priority: int, timed: bool, kind: str) -> None:
         deadline = time.monotonic() + 100 if timed else math.inf
-        result = await batcher.submit(
-            number, lambda out: finish(kind, out), deadline=deadline, priority=priority
-        )
+        terms = Terms(deadline, priority, client=str(number % 3))
+        result = await lane.submit(number, lambda out: finish(kind, out), terms)
         if kind == "bad":
             assert isinstance(result.error, ModelRunFailed)
             assert f"bad row {number}" in result.error.message
@@ -123,12 +127,12 @@ def test_everyone_gets_the_answer_of_its_own_item(plan, max_batch, instances, wi
         assert result.run_ms >= 0
 
     async def main() -> None:
-        async with batching(*echoes, max_batch=max_batch, window_s=window) as batcher:
+        async with batching(*echoes, max_batch=max_batch, window_s=window) as lane:
             tasks = []
             for number, (priority, timed, kind, turns) in zip(numbers, plan, strict=True):
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                task = asyncio.create_task(one(batcher, number, priority, timed, kind))
+                task = asyncio.create_task(one(lane, number, priority, timed, kind))
                 tasks.append(task)
                 if kind == "cancel":
                     asyncio.get_running_loop().call_soon(task.cancel)
@@ -143,30 +147,29 @@ def test_everyone_gets_the_answer_of_its_own_item(plan, max_batch, instances, wi
         asyncio.run(main())
     finally:
         logging.disable(logging.NOTSET)
-    assert all(len(echo.threads) <= 1 for echo in echoes)
 
 
 def test_what_comes_in_one_turn_of_the_loop_runs_together():
     echo = Echo()
 
     async def main() -> list[Result[object]]:
-        async with batching(echo, max_batch=4) as batcher:
-            return await asyncio.gather(*(batcher.submit(n, same) for n in range(6)))
+        async with batching(echo, max_batch=4) as lane:
+            return await asyncio.gather(*(lane.submit(n, same) for n in range(6)))
 
     results = asyncio.run(main())
     assert echo.batches == [[0, 1, 2, 3], [4, 5]]
     assert [r.batch_size for r in results] == [4, 4, 4, 4, 2, 2]
 
 
-def test_instances_share_what_waits_each_on_its_own_thread():
+def test_instances_share_what_waits_and_run_side_by_side():
     echoes = [Echo(gate=threading.Event()) for _ in range(2)]
 
     async def main() -> None:
-        async with batching(*echoes) as batcher:
-            jobs = [batcher.enqueue(n, same) for n in range(6)]
+        async with batching(*echoes) as lane:
+            jobs = [lane.enqueue(n, same) for n in range(6)]
             for echo in echoes:
                 await entered(echo)
-            assert batcher.running == 6
+            assert lane.running == 6
             for echo in echoes:
                 echo.gate.set()
             for job in jobs:
@@ -174,18 +177,18 @@ def test_instances_share_what_waits_each_on_its_own_thread():
 
     asyncio.run(main())
     assert sorted(len(echo.batches[0]) for echo in echoes) == [3, 3]
-    assert all(echo.threads == {echo.closed_on} for echo in echoes)
-    assert echoes[0].closed_on != echoes[1].closed_on
+    assert all(echo.closed_on for echo in echoes)
+    assert echoes[0].threads != echoes[1].threads
 
 
 def test_a_window_gathers_a_fuller_batch():
     echo = Echo()
 
     async def main() -> None:
-        async with batching(echo, window_s=0.03) as batcher:
-            first = asyncio.create_task(batcher.submit(1, same))
+        async with batching(echo, window_s=0.03) as lane:
+            first = asyncio.create_task(lane.submit(1, same))
             await asyncio.sleep(0.005)
-            second = await batcher.submit(2, same)
+            second = await lane.submit(2, same)
             assert (await first).queue_ms >= 29
             assert second.batch_size == 2
 
@@ -197,14 +200,14 @@ def test_a_deadline_ends_the_wait_while_all_instances_are_busy():
     echo = Echo(gate=threading.Event())
 
     async def main() -> None:
-        async with batching(echo, max_batch=1) as batcher:
-            running = batcher.enqueue("running", same)
+        async with batching(echo, max_batch=1) as lane:
+            running = lane.enqueue("running", same)
             await entered(echo)
-            result = await batcher.submit("late", same, deadline=time.monotonic() + 0.01)
+            result = await lane.submit("late", same, Terms(time.monotonic() + 0.01))
             assert isinstance(result.error, DeadlineExceeded)
             assert "in the queue" in result.error.message
             assert not running.future.done()
-            assert batcher.waiting == 0
+            assert lane.waiting == 0
 
     asyncio.run(main())
     assert echo.batches == [["running"]]
@@ -214,17 +217,17 @@ def test_a_full_queue_refuses_or_makes_room():
     echo = Echo(gate=threading.Event())
 
     async def main() -> None:
-        async with batching(echo, max_batch=1, max_queue=2) as batcher:
-            jobs = [batcher.enqueue("running", same)]
+        async with batching(echo, max_batch=1, max_queue=2) as lane:
+            jobs = [lane.enqueue("running", same)]
             await entered(echo)
-            jobs += [batcher.enqueue(name, same) for name in ("a", "b")]
+            jobs += [lane.enqueue(name, same) for name in ("a", "b")]
             with pytest.raises(QueueFull):
-                batcher.enqueue("c", same)
-            jobs.append(batcher.enqueue("urgent", same, priority=1))
+                lane.enqueue("c", same)
+            jobs.append(lane.enqueue("urgent", same, Terms(priority=1)))
             evicted = await jobs[2].future
             assert isinstance(evicted.error, QueueFull)
-            assert not batcher.make_room(0)
-            assert batcher.make_room(1)
+            assert not lane.make_room(Terms())
+            assert lane.make_room(Terms(priority=1))
             assert isinstance((await jobs[1].future).error, QueueFull)
             echo.gate.set()
             assert (await jobs[3].future).unwrap() == "urgent"
@@ -237,12 +240,12 @@ def test_a_full_queue_drops_what_is_late_before_it_refuses():
     echo = Echo(gate=threading.Event())
 
     async def main() -> None:
-        async with batching(echo, max_batch=1, max_queue=1) as batcher:
-            batcher.enqueue("running", same)
+        async with batching(echo, max_batch=1, max_queue=1) as lane:
+            lane.enqueue("running", same)
             await entered(echo)
-            late = batcher.enqueue("late", same, deadline=time.monotonic() + 0.002)
+            late = lane.enqueue("late", same, Terms(time.monotonic() + 0.002))
             time.sleep(0.003)  # noqa: ASYNC251 - the loop must not get to its alarm
-            batcher.enqueue("new", same)
+            lane.enqueue("new", same)
             assert isinstance((await late.future).error, DeadlineExceeded)
 
     asyncio.run(main())
@@ -252,19 +255,19 @@ def test_cancelling_frees_the_place_or_discards_the_result():
     echo = Echo(gate=threading.Event())
 
     async def main() -> None:
-        async with batching(echo, max_batch=1) as batcher:
-            running = asyncio.create_task(batcher.submit("running", same))
+        async with batching(echo, max_batch=1) as lane:
+            running = asyncio.create_task(lane.submit("running", same))
             await entered(echo)
-            waiting = asyncio.create_task(batcher.submit("waiting", same))
+            waiting = asyncio.create_task(lane.submit("waiting", same))
             await asyncio.sleep(0)
-            assert (batcher.running, batcher.waiting) == (1, 1)
+            assert (lane.running, lane.waiting) == (1, 1)
             for task in (waiting, running):
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            assert (batcher.running, batcher.waiting) == (0, 0)
+            assert (lane.running, lane.waiting) == (0, 0)
             echo.gate.set()
-            assert (await batcher.submit("next", same)).unwrap() == "next"
+            assert (await lane.submit("next", same)).unwrap() == "next"
 
     asyncio.run(main())
     assert echo.batches == [["running"], ["next"]]
@@ -274,14 +277,16 @@ def test_it_refuses_before_its_start_and_after_its_end():
     echo = Echo()
 
     async def main() -> None:
-        batcher = Batcher([echo.instance()], name="test batcher", max_batch=1, max_queue=1)
+        device = Device(1, name="test device")
+        lane = Lane(device, [echo.instance()], name="test lane", max_batch=1, max_queue=1)
         with pytest.raises(Unavailable, match="not started"):
-            batcher.enqueue(1, same)
-        batcher.start()
-        assert await batcher.stop(5)
-        assert await batcher.stop(5)
+            lane.enqueue(1, same)
+        device.start()
+        assert await device.stop(5)
+        assert await device.stop(5)
+        assert await lane.close(5)
         with pytest.raises(ShuttingDown):
-            batcher.enqueue(1, same)
+            lane.enqueue(1, same)
 
     asyncio.run(main())
 
@@ -290,17 +295,18 @@ def test_stopping_fails_what_is_left_and_a_stuck_thread_ends_later():
     echo = Echo(gate=threading.Event())
 
     async def main() -> None:
-        batcher = Batcher([echo.instance()], name="stuck", max_batch=1, max_queue=9)
-        batcher.start()
-        jobs = [batcher.enqueue(n, same) for n in range(3)]
+        device = Device(1, name="stuck")
+        lane = Lane(device, [echo.instance()], name="stuck", max_batch=1, max_queue=9)
+        device.start()
+        jobs = [lane.enqueue(n, same) for n in range(3)]
         await entered(echo)
-        assert not await batcher.stop(0.01)
+        assert not await device.stop(0.01)
         assert not echo.closed_on
         for job in jobs:
             assert isinstance((await job.future).error, ShuttingDown)
         echo.gate.set()
-        assert await batcher.stop(5)
-        assert echo.closed_on
+        assert await device.stop(5)
+        await until(lambda: echo.closed_on)
 
     asyncio.run(main())
 
@@ -308,17 +314,18 @@ def test_stopping_fails_what_is_left_and_a_stuck_thread_ends_later():
 def test_a_thread_outlives_its_loop_without_harm(caplog):
     echo = Echo(gate=threading.Event())
 
-    async def main() -> Batcher:
-        batcher = Batcher([echo.instance()], name="orphan", max_batch=1, max_queue=9)
-        batcher.start()
-        batcher.enqueue(1, same)
+    async def main() -> Device:
+        device = Device(1, name="orphan")
+        lane = Lane(device, [echo.instance()], name="orphan", max_batch=1, max_queue=9)
+        device.start()
+        lane.enqueue(1, same)
         await entered(echo)
-        return batcher
+        return device
 
-    batcher = asyncio.run(main())
+    device = asyncio.run(main())
     (thread,) = (t for t in threading.enumerate() if t.name == "orphan 0")
     echo.gate.set()
-    batcher._workers[0].end()
+    device._workers[0].end()
     thread.join(5)
     assert not thread.is_alive()
     assert "event loop was closed" in caplog.text
@@ -329,12 +336,12 @@ def test_an_idle_instance_keeps_nothing_alive():
         pass
 
     async def main() -> None:
-        async with batching(Echo()) as batcher:
-            batcher._instances[0].run.__self__.batches = Forgetful()
+        async with batching(Echo()) as lane:
+            lane._free[0].run.__self__.batches = Forgetful()
             for _ in range(3):
                 big = Big()
                 alive = weakref.ref(big)
-                await batcher.submit(big, lambda output: None)
+                await lane.submit(big, lambda output: None)
                 del big
                 for _ in range(100):
                     gc.collect()

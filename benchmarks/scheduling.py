@@ -1,5 +1,5 @@
-"""What the batcher and the whole pipeline cost in CPU time for each item, with a model that does
-nothing: ``python benchmarks/batcher.py [--items 8000] [--concurrent 32]``.
+"""What a lane and the whole pipeline cost in CPU time for each item, with a model that does
+nothing: ``python benchmarks/scheduling.py [--items 8000] [--concurrent 32]``.
 
 The process' CPU time over all threads, loop and thread hops included. A round is one pass over all
 rows of the table (A B A B ...); the best and the median round are shown.
@@ -19,7 +19,9 @@ import uvloop
 
 from common import show
 from retinue.core.settings import Batching, Limits
-from retinue.pipeline.batcher import Batcher
+from retinue.pipeline.device import Device
+from retinue.pipeline.flows import Terms
+from retinue.pipeline.lane import Lane
 from retinue.pipeline.pipeline import ModelPipeline
 from retinue.pipeline.worker import Instance, nothing, same
 from retinue.testing.models import FakeModel, numbered
@@ -41,18 +43,23 @@ async def closed_loop(one: One, items: int, concurrent: int) -> tuple[float, flo
     return (time.process_time() - cpu) * scale, (time.perf_counter() - wall) * scale
 
 
-async def batcher(
+async def lane(
     instances: int, max_batch: int, items: int, concurrent: int
 ) -> tuple[float, float]:
-    made = Batcher(
-        [Instance(list, nothing)] * instances, name="bench", max_batch=max_batch, max_queue=4096
+    device = Device(instances, name="bench")
+    made = Lane(
+        device,
+        [Instance(list, nothing)] * instances,
+        name="bench",
+        max_batch=max_batch,
+        max_queue=4096,
     )
-    made.start()
-    deadline = time.monotonic() + 600
+    device.start()
+    terms = Terms(deadline=time.monotonic() + 600)
     try:
-        return await closed_loop(lambda: made.submit(1, same, deadline=deadline), items, concurrent)
+        return await closed_loop(lambda: made.submit(1, same, terms), items, concurrent)
     finally:
-        await made.stop(5)
+        await device.stop(5)
 
 
 async def executor(items: int, concurrent: int) -> tuple[float, float]:
@@ -90,10 +97,10 @@ def main() -> None:
     cases = {
         "floor: a future and a turn of the loop": partial(floor, **size),
         "run_in_executor, one thread": partial(executor, **size),
-        "batcher, 1 instance, max_batch 1": partial(batcher, 1, 1, **size),
-        "batcher, 1 instance, max_batch 8": partial(batcher, 1, 8, **size),
-        "batcher, 1 instance, max_batch 32": partial(batcher, 1, 32, **size),
-        "batcher, 2 instances, max_batch 16": partial(batcher, 2, 16, **size),
+        "lane, 1 instance, max_batch 1": partial(lane, 1, 1, **size),
+        "lane, 1 instance, max_batch 8": partial(lane, 1, 8, **size),
+        "lane, 1 instance, max_batch 32": partial(lane, 1, 32, **size),
+        "lane, 2 instances, max_batch 16": partial(lane, 2, 16, **size),
         "whole pipeline, max_batch 1": partial(pipeline, 1, **size),
         "whole pipeline, max_batch 32": partial(pipeline, 32, **size),
     }
