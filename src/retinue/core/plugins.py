@@ -35,7 +35,7 @@ class Kind:
     not_plugins: tuple[str, ...] = ()
 
 
-RUNTIMES = Kind("runtimes", "retinue.runtimes", "RUNTIME", ("tensors",))
+RUNTIMES = Kind("runtimes", "retinue.runtimes", "RUNTIME", ("isolated", "tensors"))
 MODELS = Kind(
     "models",
     "retinue.models",

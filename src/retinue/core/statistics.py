@@ -44,10 +44,10 @@ class Statistics:
         last_inference_ms: Milliseconds since the epoch of the last request, 0 if there was none.
         success: Requests that succeeded, from their admission to their end.
         fail: Requests that failed.
-        queue: Items' waiting.
-        compute_input: Items' decoding and preprocessing.
-        compute_infer: Items' runs; a run of n items counts n times.
-        compute_output: Items' postprocessing.
+        queue: Requests' waiting, in all stages.
+        compute_input: Their decoding and preprocessing.
+        compute_infer: Their runs; a run of n requests counts n times.
+        compute_output: Their postprocessing.
         cache_hit: Requests that the response cache answered.
         cache_miss: Requests that it was asked for and could not answer.
         batches: By batch size.

@@ -105,11 +105,12 @@ class ServedModels:
         """Load an installed model, or load it anew; see `retinue.host.contract.Host.load`."""
         self._check_control()
         async with self._lock:
-            entry = await asyncio.to_thread(self._registry().get, model)
             self._changing[model] = "LOADING"
             try:
-                await self.serve(entry)
+                await self.serve(await asyncio.to_thread(self._registry().get, model))
                 self._failed.pop(model, None)
+            except ModelNotFound:
+                raise
             except RetinueError as error:
                 self._failed[model] = error.message
                 raise

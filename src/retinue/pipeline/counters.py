@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from retinue.core.statistics import BatchTotal, Statistics, Total
@@ -104,18 +103,18 @@ class Counters:
         self._stages["cache_hit" if hit else "cache_miss"].add(seconds)
         self._monitor.cached(*self._labels, hit)
 
-    def ended(self, ok: bool, timings_ms: Mapping[str, float], items: int = 1) -> None:
+    def ended(self, ok: bool, timings_ms: Mapping[str, float]) -> None:
         """Take note of a request's end, by its timings in milliseconds."""
         self._last = time.time()
         stages, get = self._stages, timings_ms.get
         stages["success" if ok else "fail"].add(get("total", 0.0) / 1000)
         if "queue" in timings_ms:
-            stages["queue"].add(get("queue", 0.0) / 1000, items)
+            stages["queue"].add(get("queue", 0.0) / 1000)
         if "run" in timings_ms:
             prepared = get("decode", 0.0) + get("preprocess", 0.0)
-            stages["compute_input"].add(prepared / 1000, items)
-            stages["compute_infer"].add(get("run", 0.0) / 1000, items)
-            stages["compute_output"].add(get("postprocess", 0.0) / 1000, items)
+            stages["compute_input"].add(prepared / 1000)
+            stages["compute_infer"].add(get("run", 0.0) / 1000)
+            stages["compute_output"].add(get("postprocess", 0.0) / 1000)
 
     def statistics(self) -> Statistics:
         """Return the totals of now."""
@@ -127,6 +126,6 @@ class Counters:
             inference_count=self._inferences,
             execution_count=sum(one.compute_infer.count for one in batches.values()),
             last_inference_ms=round(self._last * 1000),
-            batches=MappingProxyType(batches),
+            batches=batches,
             **{name: total.total() for name, total in self._stages.items()},
         )

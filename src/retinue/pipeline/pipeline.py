@@ -297,7 +297,7 @@ class ModelPipeline:
             return outputs
         finally:
             timings["total"] = (time.monotonic() - now) * 1000
-            self._counters.ended(ok, timings, len(rows))
+            self._counters.ended(ok, timings)
 
     async def _run_rows(
         self, rows: Sequence[Tensors], terms: Terms, timings: dict[str, float]
@@ -311,8 +311,8 @@ class ModelPipeline:
                 # One by one: those before one that is refused are cancelled below.
                 jobs.append(self._running.enqueue(row, same, terms))  # noqa: PERF401
             results = [await job.future for job in jobs]
-            timings["queue"] = sum(result.queue_ms for result in results)
-            timings["run"] = sum(result.run_ms for result in results)
+            timings["queue"] = max(result.queue_ms for result in results)
+            timings["run"] = max(result.run_ms for result in results)
             self._admission.learn(estimate, time.monotonic() - now)
             return join([result.unwrap() for result in results])
         finally:

@@ -63,6 +63,11 @@ APP = App(
                     {"type": "integer", "minimum": -100, "maximum": 100},
                     "Larger goes first",
                 ),
+                "stream": (
+                    {**_STRING, "maxLength": 128},
+                    "Name of the stream that the photo is a frame of: a newer frame replaces an "
+                    "older one that still waits",
+                ),
             },
             response=ANSWER_SCHEMA,
         ),

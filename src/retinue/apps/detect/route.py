@@ -36,13 +36,18 @@ async def detect(services: Services, request: AppRequest) -> Mapping[str, Any]:
     priority = _number(query, "priority", -100, 100) or 0
     if priority != int(priority):
         raise InvalidRequest(f"priority must be a whole number, not {query['priority'][:40]!r}")
+    stream = query.get("stream", "")
+    if len(stream) > 128:
+        raise InvalidRequest(f"stream must be a name of at most 128 characters, not {len(stream)}")
     pipeline, card = choose(services, query.get("model", ""))
     record = await pipeline.submit(
         request.body,
         deadline=None if deadline_ms is None else time.monotonic() + deadline_ms / 1000,
         priority=int(priority),
         app="detect",
-        source=request.filename,
+        source=request.filename or stream,
+        client=request.client,
+        stream=stream,
     )
     record = decide(record, services.app_settings("detect").conf if conf is None else conf)
     recorded = await services.finish(record, request.body)

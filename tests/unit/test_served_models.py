@@ -1,0 +1,156 @@
+"""Loading, replacing and unloading models while the server goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinue.core.errors import AccessError, ModelCorrupt, ModelNotFound
+from retinue.core.settings import Batching, Execution, Server, Settings
+from retinue.core.types import Image
+from retinue.host.services import HostServices
+from retinue.models.registry import Registry
+from retinue.testing.onnx_models import color_detector
+
+CARD = """
+family = "yolo"
+license = "MIT"
+classes = ["red", "green", "blue"]
+[input]
+height = 64
+width = 64
+[output]
+layout = "yolov8"
+"""
+RED = Image(np.full((64, 64, 3), (255, 0, 0), np.uint8), 64, 64)
+
+
+def install(cache: Path, name: str, *, cell: int = 16) -> Path:
+    cache.mkdir(exist_ok=True)
+    (cache / "card.toml").write_text(CARD)
+    file = color_detector(cache / f"{name}-{cell}.onnx", cell=cell)
+    entry = Registry(cache).import_onnx(file, name=name, task="detect", card=cache / "card.toml")
+    return entry.path
+
+
+def served(
+    cache: Path,
+    main: Callable[[HostServices], Awaitable[None]],
+    *models: str,
+    control: bool = True,
+    **policy: object,
+) -> None:
+    settings = Settings(
+        home=cache,
+        cache=cache,
+        server=Server(model_control=control),
+        execution=Execution(instances=2),
+        batching=Batching(**policy),  # type: ignore[arg-type]
+    )
+
+    async def run() -> None:
+        host = HostServices(settings, (), models=models, record=False)
+        await host.start()
+        try:
+            await main(host)
+        finally:
+            await host.drain(5)
+
+    asyncio.run(run())
+
+
+def states(host: HostServices) -> dict[str, tuple[str, str]]:
+    return {entry.name: (entry.state, entry.reason) for entry in host.repository()}
+
+
+def test_models_come_and_go(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+    install(tmp_path, "two", cell=32)
+
+    async def main(host: HostServices) -> None:
+        assert states(host) == {"one": ("READY", ""), "two": ("UNAVAILABLE", "unloaded")}
+        await host.load("two")
+        assert states(host)["two"] == ("READY", "")
+        pipelines = [host.pipeline(name) for name in ("one", "two")]
+        records = await asyncio.gather(*(p.submit(RED) for p in pipelines for _ in range(5)))
+        assert [len(r.outcome.unwrap()) for r in records] == [16] * 5 + [4] * 5
+        metrics = host.metrics.render()[0].decode()
+        assert 'retinue_queue_depth{model="two"' in metrics
+        assert 'retinue_batches_total{model="two",reason="full"' in metrics
+        await host.unload("two")
+        assert states(host)["two"] == ("UNAVAILABLE", "unloaded")
+        assert 'retinue_queue_depth{model="two"' not in host.metrics.render()[0].decode()
+        with pytest.raises(ModelNotFound):
+            host.pipeline("two")
+        with pytest.raises(ModelNotFound):
+            await host.unload("two")
+        with pytest.raises(ModelNotFound):
+            await host.load("three")
+        assert (await host.pipeline("one").submit(RED)).outcome.error is None
+
+    served(tmp_path, main, "one")
+
+
+def test_a_new_version_takes_over_without_a_lost_request(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+
+    async def main(host: HostServices) -> None:
+        stop = False
+        versions: list[str] = []
+
+        async def client() -> None:
+            while not stop:
+                record = await host.pipeline("one").submit(RED)
+                cells = 16 if record.version == old else 4
+                assert len(record.outcome.unwrap()) == cells
+                versions.append(record.version)
+
+        old = host.pipeline("one").model.version
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        install(tmp_path, "one", cell=32)
+        await host.load("one")
+        await asyncio.sleep(0.05)
+        stop = True
+        await asyncio.gather(*clients)
+        assert len(set(versions)) == 2
+        assert versions == sorted(versions, key=lambda version: version != old)
+
+    served(tmp_path, main, "one")
+
+
+def test_what_cannot_be_loaded_leaves_what_is(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+
+    async def main(host: HostServices) -> None:
+        broken = install(tmp_path, "one", cell=32)
+        broken.write_bytes(b"no model")
+        with pytest.raises(ModelCorrupt):
+            await host.load("one")
+        assert states(host)["one"] == ("READY", "")
+        assert len((await host.pipeline("one").submit(RED)).outcome.unwrap()) == 16
+        path = install(tmp_path, "two")
+        path.write_bytes(b"no model")
+        with pytest.raises(ModelCorrupt):
+            await host.load("two")
+        state, reason = states(host)["two"]
+        assert state == "UNAVAILABLE"
+        assert "sha256" in reason
+
+    served(tmp_path, main, "one")
+
+
+def test_clients_may_change_models_only_where_the_settings_let_them(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+
+    async def main(host: HostServices) -> None:
+        for change in (host.load, host.unload):
+            with pytest.raises(AccessError, match=r"server\.model_control"):
+                await change("one")
+        assert states(host)["one"] == ("READY", "")
+
+    served(tmp_path, main, "one", control=False)
