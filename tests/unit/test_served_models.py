@@ -118,7 +118,7 @@ def test_a_new_version_takes_over_without_a_lost_request(tmp_path: Path) -> None
         stop = True
         await asyncio.gather(*clients)
         assert len(set(versions)) == 2
-        assert versions == sorted(versions, key=lambda version: version != old)
+        assert versions[0] == old != versions[-1]
 
     served(tmp_path, main, "one")
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_loaded_leaves_what_is(tmp_path: Path) -> None:
             await host.load("two")
         state, reason = states(host)["two"]
         assert state == "UNAVAILABLE"
-        assert "sha256" in reason
+        assert "damaged" in reason
 
     served(tmp_path, main, "one")
 
