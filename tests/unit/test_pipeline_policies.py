@@ -284,7 +284,7 @@ def test_instances_are_warm_before_the_pipeline_is_ready():
         async with pipeline:
             assert pipeline.ready
             for model in models:
-                assert model.fake.batches == [1, 1, 2, 2, 4, 4, 6, 6]
+                assert model.fake.batches == [1, 1, 2, 2, 3, 3, 4, 4, 6, 6]
             cost = pipeline._running.schedule.cost
             assert 0.001 < cost.predict(1) < cost.predict(6)
             assert pipeline.statistics().execution_count == 0

@@ -18,6 +18,7 @@ from retinue.core.protocols import App, Observer
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings, explain, load_settings
 from retinue.core.types import Signal
+from retinue.host.acks import Acks
 from retinue.host.contract import RepositoryEntry
 from retinue.host.models import ServedModels
 from retinue.host.progress import Bar
@@ -90,6 +91,7 @@ class HostServices:
         self._hub: ObserverHub | None = None
         self._writer: RecordWriter | None = None
         self._records: RecordStore | None = None
+        self._acks = Acks()
 
     @property
     def limits(self) -> Limits:
@@ -141,11 +143,7 @@ class HostServices:
             self._hub.publish(record)
         if self._writer is None:
             return False
-        written = asyncio.wrap_future(self._writer.submit(record, body))
-        try:
-            return await asyncio.wait_for(asyncio.shield(written), RECORD_WAIT_S)
-        except TimeoutError:
-            return False
+        return await self._acks.wait(self._writer.submit(record, body), RECORD_WAIT_S)
 
     async def start(self) -> None:
         """Load the models, open the stores and start the workers; on failure nothing stays open.

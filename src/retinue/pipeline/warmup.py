@@ -17,9 +17,13 @@ from retinue.pipeline.worker import contain
 
 
 def sizes(max_batch: int) -> list[int]:
-    """Return the batch sizes that are tried: the powers of two up to the largest, and that."""
+    """Return the batch sizes that are tried: 1, 2, 3, 4, 6, 8, 12, 16, ... and the largest.
+
+    Those to which the torch runtime pads; for other runtimes they are points enough of t(n).
+    """
     powers = [1 << power for power in range(max_batch.bit_length())]
-    return sorted({*powers, max_batch})
+    between = [3 * power for power in powers if 3 * power < max_batch]
+    return sorted({*powers, *between, max_batch})
 
 
 async def warm_up(instances: Sequence[Model], max_batch: int, cost: RunCost) -> None:
