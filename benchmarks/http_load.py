@@ -14,6 +14,7 @@ import contextlib
 import json
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,18 +29,21 @@ class Result:
     broken: int = 0
 
 
+def encode_request(url: str, body: bytes, headers: Sequence[str] = ()) -> bytes:
+    """Return a POST request; headers are lines like ``Content-Type: image/jpeg``."""
+    parts = urlsplit(url)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("ascii") + body
+
+
 class Client:
     """One client: a request, its answer, the next request; keep-alive where the server allows."""
 
-    def __init__(self, url: str, body: bytes, result: Result) -> None:
+    def __init__(self, url: str, request: bytes, result: Result) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        path = parts.path + (f"?{parts.query}" if parts.query else "")
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/jpeg\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        self._request = head.encode("ascii") + body
+        self._request = request
         self._result = result
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -77,11 +81,11 @@ class Client:
                 await writer.wait_closed()
 
 
-async def load(url: str, body: bytes, concurrency: int, seconds: float) -> Result:
+async def load(url: str, request: bytes, concurrency: int, seconds: float) -> Result:
     """Keep so many requests under way for so long."""
     result = Result()
     until = time.perf_counter() + seconds
-    clients = [Client(url, body, result) for _ in range(concurrency)]
+    clients = [Client(url, request, result) for _ in range(concurrency)]
     await asyncio.gather(*(client.run(until) for client in clients))
     return result
 
@@ -90,14 +94,15 @@ def main() -> None:
     """Read the command line, run, print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
-    parser.add_argument("photo", type=Path)
+    parser.add_argument("body", type=Path, help="a file")
+    parser.add_argument("--header", action="append", help="'Name: value'; may be repeated")
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
+    headers = given.header or ["Content-Type: image/jpeg"]
+    request = encode_request(given.url, given.body.read_bytes(), headers)
     began = time.perf_counter()
-    result = asyncio.run(
-        load(given.url, given.photo.read_bytes(), given.concurrency, given.seconds)
-    )
+    result = asyncio.run(load(given.url, request, given.concurrency, given.seconds))
     took = time.perf_counter() - began
     ordered = sorted(result.latencies_s) or [float("nan")]
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,6 +1,7 @@
 """Run every benchmark, one after the other, each in a process of its own.
 
-``make bench`` runs all; ``python benchmarks/run.py decode nms`` runs those named.
+``make bench`` runs all; ``python benchmarks/run.py decode nms`` runs those named. Not among them is
+``soak.py``, for it takes half an hour.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ BENCHMARKS = (
     "records",
     "startup",
     "http_end_to_end",
+    "serving_load",
+    "connections",
 )
 
 

@@ -22,6 +22,7 @@ import pytest
 START_S = 120
 STOP_S = 30
 READY = re.compile(rb"http://\S+")
+GRPC = re.compile(rb"gRPC is at (\S+)")
 
 # A server with the echo app and a fake model: what it takes to try connections, not pictures.
 ECHO_PROGRAM = """
@@ -33,8 +34,10 @@ from retinue.testing.host import FakeHost
 given = json.loads(sys.argv[1])
 for name, value in given.pop("protocol", {}).items():
     setattr(BoundedProtocol, name, value)
-serve.run(Settings(server=Server(port=0, **given)), open_host=FakeHost,
-          on_ready=lambda url: print("ready at", url, flush=True))
+delay_s = given.pop("delay_s", 0.0)
+serve.run(Settings(server=Server(port=0, **given)),
+          open_host=lambda settings: FakeHost(settings, delay_s=delay_s),
+          on_ready=lambda url, grpc: print(f"ready at {url}\\ngRPC is at {grpc}", flush=True))
 """
 
 
@@ -45,6 +48,7 @@ class Program:
     process: subprocess.Popen[bytes]
     url: str
     log: Path
+    grpc: str = ""
 
     @property
     def port(self) -> int:
@@ -53,6 +57,10 @@ class Program:
     @property
     def rss_bytes(self) -> int:
         return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    @property
+    def open_files(self) -> int:
+        return int(psutil.Process(self.process.pid).num_fds())
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=60, **more)
@@ -89,7 +97,9 @@ def start(arguments: list[str], log: Path, **environment: str) -> Program:
             text += piece
             found = READY.search(text)
             if found and text.endswith(b"\n"):
-                return Program(process, found.group().decode(), log)
+                grpc = GRPC.search(text)
+                address = grpc[1].decode() if grpc else ""
+                return Program(process, found.group().decode(), log, address)
             if not piece:
                 break
     process.kill()

@@ -104,6 +104,20 @@ def test_a_refused_client_cannot_hold_its_connection_by_sending_on(shared: Progr
     assert program.is_alive()
 
 
+def test_a_request_that_is_answered_before_its_body_leaves_the_connection_usable(
+    shared: Program,
+) -> None:
+    length = 500_000
+    with _connect(shared) as sock:
+        sock.sendall(_post("/v2/models/nope/infer", length))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 404")
+        for _ in range(10):
+            sock.sendall(b"x" * (length // 10))
+            time.sleep(0.01)
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" in _read_all(sock)
+
+
 def test_a_slow_body_is_given_up(shared: Program) -> None:
     program = shared
     with _connect(program) as sock:
@@ -111,6 +125,43 @@ def test_a_slow_body_is_given_up(shared: Program) -> None:
         began = time.monotonic()
         assert b"request_timeout" in _read_all(sock)
         assert time.monotonic() - began < 5
+    assert program.is_alive()
+
+
+def _unread(program: Program, requests: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(20)
+    sock.connect(("127.0.0.1", program.port))
+    large = b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    sock.sendall(large * requests)
+    return sock
+
+
+def test_a_client_that_never_reads_is_cut(echo_server: Start) -> None:
+    program = echo_server(protocol={"unread_timeout_s": 0.5})
+    files = program.open_files
+    socks = [_unread(program, 10) for _ in range(5)]
+    end = time.monotonic() + 5
+    time.sleep(0.2)
+    while program.open_files > files:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    for sock in socks:
+        sock.close()
+    assert program.is_alive()
+
+
+def test_a_client_that_reads_slowly_is_not_cut(echo_server: Start) -> None:
+    program = echo_server(protocol={"unread_timeout_s": 0.5})
+    whole = len(program.get("/swagger/swagger-ui-bundle.js").content)
+    with _unread(program, 1) as sock:
+        read = 0
+        while read < whole:
+            piece = sock.recv(32768)
+            assert piece
+            read += len(piece)
+            time.sleep(0.02)
     assert program.is_alive()
 
 

@@ -190,3 +190,13 @@ def test_without_keys_in_the_settings_none_is_asked_for() -> None:
     policy = Policy(Server())
     assert not policy.needs_key
     policy.check_key(Caller())
+
+
+def test_a_client_is_its_key_where_keys_are_checked_else_its_address() -> None:
+    key = new_key()
+    by_key = Policy(Server(api_keys=(digest(key),)))
+    shown = by_key.client_id(Caller(api_key=key), "192.0.2.1")
+    assert shown == f"key:{digest(key).removeprefix('sha256:')[:12]}"
+    assert by_key.client_id(Caller(authorization=f"Bearer {key}"), "192.0.2.2") == shown
+    assert key not in shown
+    assert Policy(Server()).client_id(Caller(api_key=key), "192.0.2.1") == "192.0.2.1"

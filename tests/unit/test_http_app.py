@@ -155,7 +155,17 @@ def test_status_lists_models_and_apps() -> None:
 
 
 KEY = new_key()
-PUBLIC = ["/healthz", "/readyz", "/", "/docs", "/openapi.json", "/static/app.js", "/favicon.ico"]
+PUBLIC = [
+    "/healthz",
+    "/readyz",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/static/app.js",
+    "/favicon.ico",
+]
 PRIVATE = ["/v1/status", "/metrics", "/v2", "/v2/models/fake", "/nothing"]
 
 

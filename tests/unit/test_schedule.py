@@ -354,16 +354,45 @@ def test_run_cost_is_at_least_zero_and_doubt_lowers_it(runs):
     assert all(0 <= a <= b for a, b in zip(after, before, strict=True))
 
 
-def test_a_forecast_learns_how_wrong_estimates_are_and_how_much_that_varies():
-    forecast = Forecast(weight=0.1)
+def test_a_forecast_fits_what_was_estimated_to_what_it_took():
+    forecast = Forecast()
     assert forecast.correct(2.0) == 2.0
-    for _ in range(200):
-        forecast.observe(1.0, 1.5)
-    assert forecast.correct(2.0) == pytest.approx(3.0, rel=0.02)
-    for number in range(400):
-        forecast.observe(1.0, 1.0 if number % 2 else 2.0)
-    assert 2.3 < forecast.correct(1.0) < 2.7
-    forecast.observe(0.0, 5.0)
-    for _ in range(2000):
+    for number in range(2000):
+        estimate = 0.01 * (1 + number % 20)
+        forecast.observe(estimate, 0.02 + 1.5 * estimate)
+    assert forecast.correct(0.1) == pytest.approx(0.17, rel=0.15)
+    assert forecast.correct(0.5) == pytest.approx(0.77, rel=0.1)
+
+
+def test_a_forecast_adds_how_much_requests_vary():
+    forecast = Forecast()
+    for number in range(2000):
+        forecast.observe(0.1, 0.1 if number % 2 else 0.2)
+    assert 0.22 < forecast.correct(0.1) < 0.28
+
+
+def test_what_tiny_estimates_miss_does_not_grow_with_the_queue():
+    forecast = Forecast()
+    for _ in range(500):
+        forecast.observe(0.002, 0.012)
+    assert forecast.correct(0.05) < 0.065
+
+
+def test_a_stall_is_no_reason_to_refuse_and_a_lasting_change_shows_soon():
+    forecast = Forecast()
+    for number in range(500):
+        forecast.observe(0.01, 0.010 if number % 2 else 0.012)
+    forecast.observe(0.01, 5.0)
+    assert forecast.correct(0.01) < 0.02
+    for _ in range(100):
+        forecast.observe(0.01, 0.1)
+    assert forecast.correct(0.01) > 0.09
+
+
+def test_a_forecast_that_refuses_all_comes_to_doubt_itself():
+    forecast = Forecast()
+    for number in range(500):
+        forecast.observe(0.01, 0.5 + number % 2)
+    for _ in range(1000):
         forecast.doubt()
-    assert forecast.correct(1.0) == pytest.approx(1.0, rel=0.01)
+    assert forecast.correct(0.01) == pytest.approx(0.01, rel=0.1)

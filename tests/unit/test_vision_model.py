@@ -1,6 +1,7 @@
 """What all families share: normalisation, cards that do not fit, loading."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from retinue.models.fetch import sha256_of
 from retinue.models.loading import load_model
 from retinue.models.registry import Entry
 from retinue.models.yolo import Yolo
+from retinue.runtimes.isolated import Isolated
 from retinue.testing import onnx_models, tiny_outputs
 from retinue.testing.function_runtime import FunctionRuntime
 
@@ -172,6 +174,16 @@ def test_a_real_network_finds_real_squares(runtime: str, tmp_path: Path) -> None
     model.close()
 
 
+def test_a_model_is_isolated_by_a_setting(tmp_path: Path) -> None:
+    installed = entry(onnx_models.color_detector(tmp_path / "c.onnx"))
+    with closing(load_model(installed, Execution(isolate=True))) as model:
+        assert isinstance(model.runtime, Isolated)
+        found = model.predict([square(16, 32, 0)])[0].unwrap()
+        assert found.class_ids[0] == 0  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="'abacus:1'"):
+        load_model(installed, Execution(isolate=True, device="abacus:1"))
+
+
 def test_a_changed_or_missing_file_is_not_loaded(tmp_path: Path) -> None:
     path = onnx_models.color_detector(tmp_path / "c.onnx")
     installed = entry(path)
@@ -189,7 +201,7 @@ def test_a_card_that_does_not_fit_closes_the_runtime(
     installed = entry(onnx_models.color_detector(tmp_path / "c.onnx"), classes=("a", "b"))
     made: list[FunctionRuntime] = []
 
-    def factory(path: Path, *, threads: int, precision: str) -> FunctionRuntime:
+    def factory(path: Path, **options: object) -> FunctionRuntime:
         made.append(tiny_outputs.runtime_for(card()))
         return made[0]
 

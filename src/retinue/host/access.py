@@ -116,6 +116,11 @@ class Caller:
     api_key: str = ""
 
 
+def _key(caller: Caller) -> str:
+    scheme, _, token = caller.authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else caller.api_key
+
+
 class Policy:
     """The access rules that follow from the server's settings."""
 
@@ -203,11 +208,27 @@ class Policy:
         """
         if not self._digests:
             return
-        scheme, _, token = caller.authorization.partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else caller.api_key
+        key = _key(caller)
         if not key:
             raise Unauthenticated(
                 "an API key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             )
         if not verify(key, self._digests):
             raise Unauthenticated("this API key is not known here; ask who runs the server for one")
+
+    def client_id(self, caller: Caller, address: str) -> str:
+        """Return who calls, for the fair sharing of models: the same over HTTP and gRPC.
+
+        A key counts only where keys are checked: else a caller could be a new client each time.
+
+        Args:
+            caller: Whom `check_key` accepted.
+            address: The connection's other end, without its port.
+
+        Returns:
+            "key:" and the first 12 hex digits of the key's digest, else the address.
+        """
+        if not self._digests:
+            return address
+        start = len(DIGEST_PREFIX)
+        return f"key:{digest(_key(caller))[start : start + 12]}"

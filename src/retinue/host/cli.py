@@ -12,6 +12,7 @@ import typer
 import retinue
 from retinue.core.errors import RetinueError, StorageError
 from retinue.core.plugins import APPS, load, names, resolve
+from retinue.host.export_cli import export_cli
 from retinue.host.models_cli import models_cli
 
 cli = typer.Typer(
@@ -51,23 +52,26 @@ def root(
 def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8900].")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port for gRPC; 0 takes a free one [the port's next].")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without API keys.")
     ] = False,
 ) -> None:
-    """Serve the apps over HTTP, with a console in the browser."""
+    """Serve the apps over HTTP, with a console in the browser, and the models over gRPC too."""
     from retinue.core.settings import load_settings
     from retinue.host import serve
 
     settings = load_settings(config)
-    given = {"host": host, "port": port, "insecure": insecure or None}
+    given = {"host": host, "port": port, "grpc_port": grpc_port, "insecure": insecure or None}
     server = settings.server.model_dump() | {k: v for k, v in given.items() if v is not None}
     serve.run(load_settings(config, server=server), on_ready=_ready)
 
 
-def _ready(url: str) -> None:
-    typer.echo(f"Retinue is ready at {url}")
+def _ready(url: str, grpc: str) -> None:
+    typer.echo(f"Retinue is ready at {url}" + (f"\ngRPC is at {grpc}" if grpc else ""))
     sys.stdout.flush()
 
 
@@ -88,6 +92,7 @@ def _add_app_commands() -> None:
 
 
 cli.add_typer(models_cli, name="models")
+cli.add_typer(export_cli, name="export")
 cli.add_typer(keys_cli, name="keys")
 
 

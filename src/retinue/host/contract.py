@@ -1,4 +1,4 @@
-"""What the HTTP front needs of the composition root, so that either can be read alone."""
+"""What the fronts need of the composition root, so that either can be read alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RepositoryEntry:
 
 
 class Metrics(Protocol):
-    """The part of the metrics observer that the HTTP front uses."""
+    """The part of the metrics observer that the fronts use."""
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition's body and content type."""
@@ -36,6 +36,10 @@ class Metrics(Protocol):
 
     def http(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request; route and method come from a bounded set."""
+        ...
+
+    def grpc(self, method: str, code: str, seconds: float) -> None:
+        """Count one finished call; the code is the status' name, such as "NOT_FOUND"."""
         ...
 
 

@@ -205,6 +205,7 @@ class Edge:
         if not (reads and (path in self._public or path.startswith(self._public_prefixes))):
             self._policy.check_origin(who)
             self._policy.check_key(who)
+            scope["client_id"] = self._policy.client_id(who, (scope.get("client") or ("",))[0])
         await self._app(scope, receive, send)
 
     async def _fail(self, scope: Scope, send: Send, error: BaseException) -> None:

@@ -15,14 +15,16 @@ import retinue
 from retinue.core import plugins, protocols
 from retinue.core.errors import EmptyInput, InvalidRequest, ShuttingDown
 from retinue.core.protocols import App, AppRequest, RouteHandler
-from retinue.host import openapi, pages, v2
+from retinue.host import openapi, pages
 from retinue.host.access import Policy
 from retinue.host.contract import Host
 from retinue.host.edge import Edge, Headers, State, header_map, respond, respond_json
+from retinue.host.oip import rest
 from retinue.host.upload import first_file, read_body, unless_client_leaves
 
 MAX_QUERY_FIELDS = 64
 PRIVATE_HEADERS = "_headers"
+PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
 
 
 def parse_query(raw: bytes, known: Mapping[str, Any]) -> dict[str, str]:
@@ -73,7 +75,9 @@ class AppEndpoint:
         scope["filename"] = upload.filename
         if not upload.body:
             raise EmptyInput("the body is empty; send an image file as the body or in a form")
-        request = AppRequest(upload.body, upload.filename, query, scope["request_id"])
+        request = AppRequest(
+            upload.body, upload.filename, query, scope["request_id"], scope["client_id"]
+        )
         answer = dict(
             await unless_client_leaves(receive, self._call(request)),
         )
@@ -191,7 +195,7 @@ def build(host: Host, state: State) -> ASGIApp:
     document = openapi.render(host.apps)
     console = pages.Console(host.apps)
     routes += [
-        *v2.routes(host, state),
+        *rest.routes(host, state),
         Route("/v1/status", Status(host, state), methods=["GET"]),
         Route("/healthz", Health(state, readiness=False), methods=["GET"]),
         Route("/readyz", Health(state, readiness=True), methods=["GET"]),
@@ -204,6 +208,6 @@ def build(host: Host, state: State) -> ASGIApp:
         policy=Policy(host.settings.server),
         metrics=host.metrics,
         state=state,
-        public=frozenset({"/healthz", "/readyz", "/openapi.json"}) | console.public,
+        public=PUBLIC | console.public,
         public_prefixes=console.public_prefixes,
     )

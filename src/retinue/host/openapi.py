@@ -58,7 +58,13 @@ _OUTPUT: Json = {
     "required": ["name"],
     "properties": {
         "name": {"type": "string"},
-        "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "binary_data": {"type": "boolean"},
+                "classification": {"type": "integer", "minimum": 0},
+            },
+        },
     },
 }
 INFER_REQUEST_SCHEMA: Json = {
@@ -66,7 +72,15 @@ INFER_REQUEST_SCHEMA: Json = {
     "required": ["inputs"],
     "properties": {
         "id": {"type": "string"},
-        "parameters": {"type": "object"},
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "timeout": {"type": "integer", "minimum": 0, "description": "Microseconds"},
+                "priority": {"type": "integer", "minimum": 0, "maximum": 201},
+                "binary_data_output": {"type": "boolean"},
+                "conf": {"description": "Detections of images below this score are left out"},
+            },
+        },
         "inputs": {"type": "array", "items": {"$ref": "#/components/schemas/FilledTensor"}},
         "outputs": {"type": "array", "items": {"$ref": "#/components/schemas/Output"}},
     },
@@ -94,6 +108,9 @@ _IMAGE_BODY: Json = {
         },
     },
 }
+
+
+_OBJECT: Json = {"type": "object"}
 
 
 def _ref(name: str) -> Json:
@@ -141,6 +158,8 @@ def _model_paths(base: str, suffix: str, parameters: list[Json]) -> Json:
     tag = "Open Inference Protocol v2"
     metadata = _operation(f"model_metadata{suffix}", "A model's tensors", tag, _ref("Model"), "Oip")
     ready = {"type": "object", "properties": {"name": {}, "ready": {"type": "boolean"}}}
+    config = _operation(f"model_config{suffix}", "A model's configuration", tag, _OBJECT, "Oip")
+    stats = _operation(f"model_stats{suffix}", "What a model has done", tag, _ref("Stats"), "Oip")
     is_ready = _operation(f"model_ready{suffix}", "Whether a model is ready", tag, ready, "Oip")
     infer = _operation(
         f"model_infer{suffix}", "Run a model on tensors", tag, _ref("InferResponse"), "Oip"
@@ -158,7 +177,10 @@ def _model_paths(base: str, suffix: str, parameters: list[Json]) -> Json:
         {
             "name": "Inference-Header-Content-Length",
             "in": "header",
-            "description": "Length of the JSON object that precedes binary tensors, in bytes",
+            "description": (
+                "Length of the JSON object that precedes binary tensors, in bytes; 0: the body is "
+                "the data of the model's only input"
+            ),
             "schema": {"type": "integer"},
         }
     ]
@@ -166,7 +188,26 @@ def _model_paths(base: str, suffix: str, parameters: list[Json]) -> Json:
         base: {"parameters": parameters, "get": metadata},
         f"{base}/ready": {"parameters": parameters, "get": is_ready},
         f"{base}/infer": {"parameters": parameters, "post": infer},
+        f"{base}/config": {"parameters": parameters, "get": config},
+        f"{base}/stats": {"parameters": parameters, "get": stats},
     }
+
+
+def _repository_paths(parameters: list[Json]) -> Json:
+    tag = "Open Inference Protocol v2"
+    index = _operation("repository_index", "The installed models", tag, _ref("Index"), "Oip")
+    index["requestBody"] = {
+        "content": {"application/json": {"schema": {"properties": {"ready": {"type": "boolean"}}}}}
+    }
+    paths: Json = {"/v2/repository/index": {"post": index}}
+    for verb, summary in (("load", "Load an installed model"), ("unload", "Unload a model")):
+        change = _operation(f"repository_{verb}", summary, tag, {}, "Oip")
+        change["responses"]["200"] = {"description": "Done"}
+        paths[f"/v2/repository/models/{{model}}/{verb}"] = {
+            "parameters": parameters,
+            "post": change,
+        }
+    return paths
 
 
 def _v2_paths() -> Json:
@@ -178,8 +219,12 @@ def _v2_paths() -> Json:
         "/v2": {"get": _operation("server_metadata", "The server", tag, server, "Oip")},
         "/v2/health/live": {"get": _operation("server_live", "Live", tag, flag, "Oip")},
         "/v2/health/ready": {"get": _operation("server_ready", "Ready", tag, flag, "Oip")},
+        "/v2/models/stats": {
+            "get": _operation("all_stats", "What all models have done", tag, _ref("Stats"), "Oip")
+        },
         **_model_paths("/v2/models/{model}", "", [model]),
         **_model_paths("/v2/models/{model}/versions/{version}", "_version", [model, version]),
+        **_repository_paths([model]),
     }
 
 
@@ -214,6 +259,21 @@ def document(apps: Iterable[App]) -> Json:
         "Output": _OUTPUT,
         "InferRequest": INFER_REQUEST_SCHEMA,
         "InferResponse": INFER_RESPONSE_SCHEMA,
+        "Stats": {
+            "type": "object",
+            "required": ["model_stats"],
+            "properties": {"model_stats": {"type": "array", "items": _OBJECT}},
+        },
+        "Index": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "version", "state"],
+                "properties": {
+                    key: {"type": "string"} for key in ("name", "version", "state", "reason")
+                },
+            },
+        },
         "Model": {
             "type": "object",
             "required": ["name", "platform", "inputs", "outputs"],

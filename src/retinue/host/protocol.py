@@ -1,8 +1,8 @@
-"""The connection's own limits: header size, header time, idle and refused connections.
+"""The connection's own limits: header size, header time, idle, unread and refused connections.
 
 uvicorn bounds neither the time nor the bytes that a request's headers may take, nor how long a
-client goes on sending a body that was refused. A proxy in front would; the embedded default has
-none, so the protocol does it here.
+client goes on sending a body that was refused, nor how long one leaves an answer unread. A proxy in
+front would; the embedded default has none, so the protocol does it here.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from retinue.host.edge import (
 MAX_HEADER_BYTES = 32 * 1024
 HEADER_TIMEOUT_S = 10.0
 LINGER_S = 5.0
+UNREAD_TIMEOUT_S = 30.0
 
 
 async def busy(scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,13 +49,16 @@ class BoundedProtocol(HttpToolsProtocol):
     max_header_bytes = MAX_HEADER_BYTES
     header_timeout_s = HEADER_TIMEOUT_S
     linger_s = LINGER_S
+    unread_timeout_s = UNREAD_TIMEOUT_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._served = self.app
         self._open_requests = 0
         self._header_bytes = 0
+        self._lingers = False  # a request was answered, and its body still arrives
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, and give it a while to send its first request's headers."""
@@ -67,11 +71,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._disarm()
+        self._stop_unread_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read, but not forever."""
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._stop_unread_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; while no request is open it is part of a request's headers."""
-        if self._open_requests == 0:
+        if self._open_requests == 0 and not self._lingers:
             self._header_bytes += len(data)
             if self._timer is None:
                 self._arm(self.header_timeout_s, self._too_slow)
@@ -95,6 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note the end of a request's body."""
         super().on_message_complete()
+        self._lingers = False
         if self._open_requests == 0:
             self._disarm()
 
@@ -105,12 +121,30 @@ class BoundedProtocol(HttpToolsProtocol):
         unread = self.cycle is not None and self.cycle.more_body
         super().on_response_complete()
         if unread and self._open_requests == 0 and not self.transport.is_closing():
+            self._lingers = True
             self._arm(self.linger_s, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request, unless the connection was refused already."""
         if not self.transport.is_closing():
             super().send_400_response(msg)
+
+    def _watch_unread(self) -> None:
+        self._stop_unread_timer()
+        left = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(self.unread_timeout_s, self._check_unread, left)
+
+    def _check_unread(self, before: int) -> None:
+        """Cut a client that has read nothing for so long; one that reads slowly may go on."""
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_unread()
+        else:
+            self.transport.abort()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
         self._disarm()

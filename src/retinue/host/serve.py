@@ -20,32 +20,37 @@ from retinue.host import http
 from retinue.host.access import check_settings
 from retinue.host.contract import ServedHost
 from retinue.host.edge import State
+from retinue.host.memory import keep_freed_memory
 from retinue.host.protocol import bounded
 
 KEEP_ALIVE_S = 15
 LAST_MOMENT_S = 1.0
+MAX_PORT = 65535
 SAME_SIGNAL_S = 0.5  # wrappers signal a process and its group: the process gets it twice
 
 
-def bind(server: Server) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket that is bound, and does not listen yet.
 
     Bound before the models are loaded, so that a taken port is found out at once; listening only
     afterwards, so that nobody's request waits for the loading.
 
+    Args:
+        host: A name or address of this machine.
+        port: 0 for a free one.
+        option: What chooses another port on the command line, for the message.
+
     Raises:
         AddressInUse: another program has the port.
         ConfigError: the address is not one of this machine's, or may not be bound.
     """
-    where = f"{server.host}:{server.port}"
+    where = f"{host}:{port}"
     try:
-        found = socket.getaddrinfo(
-            server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"server.host {server.host!r} is no address here: {error}") from error
+        raise ConfigError(f"server.host {host!r} is no address here: {error}") from error
     family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -53,32 +58,96 @@ def bind(server: Server) -> socket.socket:
         sock.close()
         if isinstance(error, PermissionError):
             raise ConfigError(f"{where} may not be bound: {error.strerror}") from error
-        raise _in_use(where, error) from error
+        raise _in_use(where, error, option) from error
     sock.setblocking(False)
     return sock
 
 
-def _in_use(where: str, error: OSError) -> AddressInUse:
+def bind_grpc(server: Server) -> socket.socket | None:
+    """Return a socket that keeps gRPC's port, None where gRPC is off.
+
+    gRPC binds the port itself, beside this one, once the models are loaded.
+
+    Raises:
+        AddressInUse: another program has the port.
+        ConfigError: there is no port after ``server.port``; or as `bind`.
+    """
+    if not server.grpc:
+        return None
+    port = server.grpc_port
+    if port is None:
+        port = server.port + 1 if server.port else 0
+    if port > MAX_PORT:
+        raise ConfigError(
+            f"server.port is {server.port} and gRPC takes the next one: give server.grpc_port"
+        )
+    return bind(server.host, port, "--grpc-port")
+
+
+def _in_use(where: str, error: OSError, option: str = "--port") -> AddressInUse:
     return AddressInUse(
-        f"{where} cannot be listened on: {error.strerror}; choose another with --port, or "
-        "--port 0 for any free one"
+        f"{where} cannot be listened on: {error.strerror}; choose another with {option}, or "
+        f"{option} 0 for any free one"
     )
 
 
-def url_of(sock: socket.socket) -> str:
-    """Return the URL at which this machine reaches a bound socket."""
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return the address and port at which this machine reaches a bound socket."""
     host, port = sock.getsockname()[:2]
     address = ipaddress.ip_address(host.partition("%")[0])
     if address.is_unspecified:
         host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return _address(host, port)
+
+
+class _Grpc:
+    """The gRPC front on the port that a socket keeps for it."""
+
+    def __init__(self, host: ServedHost, state: State, sock: socket.socket) -> None:
+        from retinue.host.oip.grpc import GrpcFront  # heavy, and not wanted by every server
+
+        self._front = GrpcFront(host, state)
+        self._sock = sock
+        self._drain_s = host.settings.server.drain_s
+        self._cut: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            AddressInUse: another program began to listen while the models were loading.
+        """
+        await self._front.start(_address(*self._sock.getsockname()[:2]))
+        self._sock.close()
+
+    async def drain(self) -> None:
+        """Finish what was accepted."""
+        await self._front.drain(self._drain_s)
+
+    async def close(self) -> None:
+        """Cut off whatever is under way."""
+        await self._front.drain(0.0)
+
+    def stop_at_once(self) -> None:
+        """Begin to `close`."""
+        self._cut = asyncio.ensure_future(self.close())
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: it would raise the signal again after the drain."""
+    """uvicorn, and gRPC beside it.
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    Without uvicorn's signal handling: it would raise the signal again after the drain.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, grpc: _Grpc | None, on_started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._grpc = grpc
         self._on_started = on_started
 
     @contextlib.contextmanager
@@ -86,8 +155,25 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._grpc is not None:
+            await self._grpc.start()
         await super().startup(sockets)
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        http = super().shutdown(sockets)
+        if self._grpc is None:
+            await http
+        else:
+            await asyncio.gather(http, self._grpc.drain())
+
+    def stop_at_once(self) -> None:
+        """Cut off whatever is under way."""
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self._grpc is not None:
+            self._grpc.stop_at_once()
 
 
 def _config(host: ServedHost, state: State) -> uvicorn.Config:
@@ -128,9 +214,8 @@ class _Stopper:
         if self._since is not None:
             if time.monotonic() - self._since < SAME_SIGNAL_S:
                 return
-            self.forced = self._server.force_exit = True
-            for connection in list(self._server.server_state.connections):
-                connection.transport.abort()
+            self.forced = True
+            self._server.stop_at_once()
             return
         self._since = time.monotonic()
         self._state.draining = self._server.should_exit = True
@@ -143,8 +228,15 @@ class _Stopper:
         return max(LAST_MOMENT_S, drain_s - spent)
 
 
+OnReady = Callable[[str, str], None]
+"""Called once when requests are taken, with the URL and gRPC's address ("" where it is off)."""
+
+
 async def serve(
-    host: ServedHost, sock: socket.socket, on_ready: Callable[[str], None] | None
+    host: ServedHost,
+    sock: socket.socket,
+    grpc_sock: socket.socket | None,
+    on_ready: OnReady | None,
 ) -> None:
     """Load, serve until SIGTERM or SIGINT, and drain.
 
@@ -155,14 +247,16 @@ async def serve(
         ShuttingDown: a second signal stopped it before accepted work was finished.
     """
     state = State(started=time.monotonic())
-    url = url_of(sock)
+    url = f"http://{address_of(sock)}"
+    grpc_address = "" if grpc_sock is None else address_of(grpc_sock)
 
     def started() -> None:
         state.ready = True
         if on_ready is not None:
-            on_ready(url)
+            on_ready(url, grpc_address)
 
-    server = _Server(_config(host, state), started)
+    grpc = None if grpc_sock is None else _Grpc(host, state, grpc_sock)
+    server = _Server(_config(host, state), grpc, started)
     await host.start()
     stopper = _Stopper(server, state)
     stopper.install()
@@ -172,6 +266,8 @@ async def serve(
         raise _in_use(url, error) from error
     finally:
         state.ready = False
+        if grpc is not None:
+            await grpc.close()
         await host.drain(stopper.left(host.settings.server.drain_s))
     if stopper.forced:
         raise ShuttingDown("stopped by a second signal, before accepted requests were finished")
@@ -186,26 +282,32 @@ def _embedded(settings: Settings) -> ServedHost:
 def run(
     settings: Settings,
     *,
-    on_ready: Callable[[str], None] | None = None,
+    on_ready: OnReady | None = None,
     open_host: Callable[[Settings], ServedHost] = _embedded,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish accepted work and return.
 
     Args:
         settings: All settings.
-        on_ready: Called once with the server's URL when it takes requests.
+        on_ready: Told when it takes requests, and where.
         open_host: Makes the composition root; its `start` loads the models.
 
     Raises:
         ConfigError: the access rules or the address.
-        AddressInUse: the port is taken.
+        AddressInUse: a port is taken.
         ShuttingDown: a second signal cut the drain short.
         RetinueError: whatever kept the models from being loaded.
     """
-    check_settings(settings.server)
-    sock = bind(settings.server)
-    with contextlib.closing(sock), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(open_host(settings), sock, on_ready))
+    server = settings.server
+    check_settings(server)
+    keep_freed_memory()
+    with contextlib.ExitStack() as opened:
+        sock = opened.enter_context(bind(server.host, server.port))
+        grpc_sock = bind_grpc(server)
+        if grpc_sock is not None:
+            opened.enter_context(grpc_sock)
+        runner = opened.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        runner.run(serve(open_host(settings), sock, grpc_sock, on_ready))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

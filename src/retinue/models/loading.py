@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from retinue.core import plugins
 from retinue.core.errors import ModelCorrupt, PluginError, RetinueError
 from retinue.core.protocols import Model, Runtime, RuntimeFactory
@@ -9,6 +11,7 @@ from retinue.core.settings import Execution
 from retinue.models.card import Family
 from retinue.models.fetch import sha256_of
 from retinue.models.registry import Entry
+from retinue.runtimes.isolated import Isolated
 
 
 def load_model(entry: Entry, execution: Execution) -> Model:
@@ -16,12 +19,15 @@ def load_model(entry: Entry, execution: Execution) -> Model:
 
     Args:
         entry: What the registry knows of it; its file's digest is checked first.
-        execution: Runtime, threads and precision; ``instances`` is the caller's business.
+        execution: Runtime, device, threads, precision and whether in a process of its own;
+            ``instances`` and ``warm_up`` are the caller's business.
 
     Raises:
         ModelCorrupt: the file is missing, does not have the entry's digest, or cannot be parsed.
         ConfigError: the card does not describe these weights, or the runtime does not offer the
-            precision.
+            precision or the device.
+        InstanceCrashed: the process of an isolated runtime died while it loaded.
+        Unavailable: a remote server does not answer.
         MissingExtra: the runtime's engine is not installed.
         PluginError: no such runtime or family.
         UnsupportedModel: the engine lacks an operator, or the weights take no picture.
@@ -30,9 +36,19 @@ def load_model(entry: Entry, execution: Execution) -> Model:
     if not isinstance(family, Family):
         message = f"models plug-in {entry.card.family!r}: {plugins.MODELS.attribute} is no Family"
         raise PluginError(message)
-    factory: RuntimeFactory = plugins.load(plugins.RUNTIMES, execution.runtime)
+    factory: RuntimeFactory = (
+        partial(Isolated, execution.runtime)
+        if execution.isolate
+        else plugins.load(plugins.RUNTIMES, execution.runtime)
+    )
     _check_digest(entry)
-    runtime = factory(entry.path, threads=execution.threads, precision=execution.precision)
+    runtime = factory(
+        entry.path,
+        threads=execution.threads,
+        precision=execution.precision,
+        device=execution.device,
+        name=entry.card.name,
+    )
     return _build(family, entry, runtime)
 
 

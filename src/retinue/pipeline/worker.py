@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from retinue.core.errors import InstanceCrashed, ModelRunFailed, RetinueError
+from retinue.core.errors import InstanceCrashed, ModelRunFailed, RetinueError, Unavailable
 from retinue.pipeline.flows import Item, Terms
 from retinue.pipeline.schedule import Reason
 
@@ -191,9 +191,9 @@ def isolate(
             message = f"{doing} gave {len(outputs)} outputs for {len(rows)} rows; it must keep both"
             raise ModelRunFailed(message)
         return list(outputs)
-    except InstanceCrashed as error:
-        # Nothing is left to try halves on.
-        return [InstanceCrashed(error.message) for _ in rows]
+    except (InstanceCrashed, Unavailable) as error:
+        # Nothing is left to try halves on, or a remote server is away.
+        return [type(error)(error.message) for _ in rows]
     except BaseException as error:  # noqa: BLE001 - isolation boundary: neighbours must not fail
         if len(rows) == 1:
             return [contain(error, doing)]

@@ -14,6 +14,7 @@ from retinue.core.errors import ConfigError, ModelCorrupt, ModelRunFailed, Unsup
 from retinue.core.protocols import Precision, RuntimeFactory
 from retinue.core.types import Array, Tensors, TensorSpec
 from retinue.runtimes import tensors as tensor_checks
+from retinue.runtimes._options import check_threads
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -47,18 +48,31 @@ class OnnxRuntime:
     """One session of ONNX Runtime's CPU provider.
 
     Precision is float32 always: this provider computes in the precision of the graph itself, so
-    any other wish is refused rather than ignored.
+    any other wish is refused rather than ignored. The device is "cpu" always.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, precision: Precision = "f32") -> None:
-        """Load an ONNX file; see `retinue.core.protocols.RuntimeFactory`."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        precision: Precision = "f32",
+        device: str = "",
+        name: str = "",
+    ) -> None:
+        """Load an ONNX file; see `retinue.core.protocols.RuntimeFactory`. ``name`` is not used."""
         if precision != "f32":
             raise ConfigError(
                 f"the onnxruntime runtime computes in f32 only, not {precision}; "
                 'set execution.precision = "f32", or execution.runtime = "openvino"'
             )
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, not {threads}")
+        if device.lower() not in ("", "cpu"):
+            raise ConfigError(
+                f'the onnxruntime runtime executes on "cpu" only, not {device!r}; leave '
+                "execution.device empty, or choose another execution.runtime: openvino for Intel "
+                "GPUs, torch for CUDA, triton for a remote server"
+            )
+        check_threads(threads)
         self._path = path
         self._session: Any = _open(path, threads)
         self._inputs = tuple(_spec(path, node) for node in self._session.get_inputs())

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the faster runtime for bf16-capable processors. An extra."""
+"""OpenVINO: the faster runtime for bf16-capable processors, and for Intel's GPUs. An extra."""
 
 from __future__ import annotations
 
@@ -19,23 +19,43 @@ from retinue.core.errors import (
 from retinue.core.protocols import Precision, RuntimeFactory
 from retinue.core.types import Array, Tensors, TensorSpec
 from retinue.runtimes import tensors as tensor_checks
+from retinue.runtimes._options import check_threads
 
+CPU: Final = "CPU"
 _SINK: Final = "/sink_port_"
 
 
 class OpenVino:
-    """One compiled model and one inference request of OpenVINO's CPU device."""
+    """One compiled model and one inference request of an OpenVINO device."""
 
-    def __init__(self, path: Path, *, threads: int = 1, precision: Precision = "f32") -> None:
-        """Load an ONNX file; see `retinue.core.protocols.RuntimeFactory`."""
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, not {threads}")
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        precision: Precision = "f32",
+        device: str = "",
+        name: str = "",
+    ) -> None:
+        """Load an ONNX file; see `retinue.core.protocols.RuntimeFactory`.
+
+        Args:
+            path: The file.
+            threads: Threads inside one run; only the CPU device has them.
+            precision: Arithmetic of the run.
+            device: "" or "CPU", or another device that OpenVINO finds, for example "GPU.0".
+            name: Not used.
+        """
+        check_threads(threads)
         ov = _engine()
         self._path = path
+        found = _device(device)
         graph = _read(ov, path)
         self._inputs = tuple(_spec(path, _input_name(port), port) for port in graph.inputs)
         self._outputs = tuple(_spec(path, _output_name(port), port) for port in graph.outputs)
-        self._request: Any = _compile(ov, path, graph, threads, precision).create_infer_request()
+        self._request: Any = _compile(
+            ov, path, graph, found, threads, precision
+        ).create_infer_request()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -109,23 +129,34 @@ def _read(ov: Any, path: Path) -> Any:
     return graph
 
 
-def _compile(ov: Any, path: Path, graph: Any, threads: int, precision: Precision) -> Any:
+def _device(wanted: str) -> str:
+    """Return the device as OpenVINO calls it: its name, or "GPU" for the first of several."""
+    device = wanted.upper() or CPU
+    found = [str(name) for name in _core().available_devices]
+    if device not in (*found, *(name.partition(".")[0] for name in found)):
+        raise ConfigError(
+            f"OpenVINO finds no device {wanted!r} here, only {', '.join(found)}; "
+            "set execution.device to one of these, or leave it empty for the CPU"
+        )
+    return device
+
+
+def _compile(
+    ov: Any, path: Path, graph: Any, device: str, threads: int, precision: Precision
+) -> Any:
     wanted = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16": ov.Type.f16}[precision]
-    settings = {
-        "INFERENCE_PRECISION_HINT": wanted,
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+    settings = {"INFERENCE_PRECISION_HINT": wanted, "NUM_STREAMS": 1}
+    if device == CPU:
         # Pinned, the threads of two instances would share a core while another one idles.
-        "ENABLE_CPU_PINNING": False,
-    }
+        settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     try:
-        compiled = _core().compile_model(graph, "CPU", settings)
+        compiled = _core().compile_model(graph, device, settings)
     except RuntimeError as error:
         raise UnsupportedModel(f"openvino cannot compile {path}: {_last(error)}") from error
     got = compiled.get_property("INFERENCE_PRECISION_HINT")
     if got != wanted:
         raise ConfigError(
-            f"OpenVINO would compute in {got.get_type_name()} on this processor, not {precision}; "
+            f"OpenVINO would compute in {got.get_type_name()} on this {device}, not {precision}; "
             'set execution.precision = "f32"'
         )
     return compiled

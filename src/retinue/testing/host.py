@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from retinue.core.errors import ModelNotFound, QueueFull, RetinueError
+from retinue.core.errors import (
+    AccessError,
+    ModelNotFound,
+    QueueFull,
+)
 from retinue.core.plugins import resolve
 from retinue.core.protocols import App, AppRequest, PipelineSpec, Route, Services
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings
-from retinue.core.types import Array, Image, Outcome, Scores, Tensors, TensorSpec
+from retinue.host.contract import RepositoryEntry
 from retinue.models.card import Card, Input, Output, Source
-from retinue.testing.models import FakeModel, FakeRuntime
+from retinue.testing.models import FakeModel
+from retinue.testing.pipelines import (
+    FAKE_CLASSES,
+    FakePipeline,
+    FakeServed,
+    Task,
+    TypedRuntime,
+)
 
 
 class EchoSettings(BaseModel):
@@ -78,60 +89,12 @@ ECHO = App(
 )
 
 
-class TypedRuntime(FakeRuntime):
-    """A `FakeRuntime` of any tensors: every input "x" of a dtype comes out again as "x_out"."""
-
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
-        super().__init__()
-        self._inputs = tuple(specs)  # type: ignore[assignment]
-        self._outputs = tuple(  # type: ignore[assignment]
-            TensorSpec(f"{spec.name}_out", spec.dtype, spec.shape) for spec in specs
-        )
-
-
-class FakePipeline:
-    """A `Pipeline` without a queue; raw tensors come out as they went in."""
-
-    def __init__(self, model: FakeModel, *, delay_s: float = 0.0) -> None:
-        self.model = model
-        self.error: RetinueError | None = None
-        self._delay_s = delay_s
-
-    @property
-    def queue_depth(self) -> int:
-        """Nothing ever waits."""
-        return 0
-
-    async def submit(
-        self,
-        item: bytes | Image,
-        *,
-        deadline: float | None = None,
-        priority: int = 0,
-        app: str = "",
-        source: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> Record:
-        """Answer with no scores."""
-        await asyncio.sleep(self._delay_s)
-        outcome = Outcome(value=Scores(np.zeros(0, np.float32)))
-        return Record(app, self.model.name, self.model.version, outcome, source)
-
-    async def infer(
-        self, tensors: Tensors, *, deadline: float | None = None, priority: int = 0
-    ) -> dict[str, Array]:
-        """Return every input under its output's name, or raise the programmed error."""
-        await asyncio.sleep(self._delay_s)
-        if self.error is not None:
-            raise self.error
-        return {f"{name}_out": np.array(array) for name, array in tensors.items()}
-
-
 class FakeMetrics:
     """Keeps the calls in a list."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, int]] = []
+        self.grpc_calls: list[tuple[str, str]] = []
 
     def render(self) -> tuple[bytes, str]:
         """Return one sample."""
@@ -142,27 +105,36 @@ class FakeMetrics:
         assert seconds >= 0
         self.calls.append((route, method, status))
 
+    def grpc(self, method: str, code: str, seconds: float) -> None:
+        """Keep one call."""
+        assert seconds >= 0
+        self.grpc_calls.append((method, code))
 
-def fake_card(name: str) -> Card:
+
+@cache
+def fake_card(name: str, task: Task = "detect") -> Card:
     """Return a card with nothing behind it."""
     return Card(
         name=name,
-        task="detect",
+        task=task,
         family="fake",
         summary="Gives back what it gets",
         license="Apache-2.0",
         source=Source(url="file:///nowhere", files={"model.onnx": "0" * 64}),
         input=Input(height=8, width=8),
         output=Output(layout="fake"),
-        classes=("thing",),
+        classes=("thing",) if task == "detect" else FAKE_CLASSES,
     )
 
 
 class FakeHost:
-    """The composition root's shape with one app, `ECHO`, and one fake model.
+    """The composition root's shape with one app, `ECHO`, and fake models.
+
+    Beside those that are loaded, a model "spare" is installed.
 
     Attributes:
         events: How often the echo handler was started, finished and cancelled.
+        finished: The records that were given to `finish`, with their bodies.
         drained: The seconds that `drain` was given, None before.
     """
 
@@ -171,15 +143,22 @@ class FakeHost:
         settings: Settings,
         *,
         apps: Sequence[App] = (ECHO,),
-        specs: Sequence[TensorSpec] = (TensorSpec("x", "float32", (-1, 2)),),
+        models: Sequence[FakeServed] = (FakeServed("fake"),),
+        delay_s: float = 0.0,
     ) -> None:
         self.settings = settings
         self.apps = tuple(apps)
         self.metrics = FakeMetrics()
-        model = FakeModel(TypedRuntime(specs), version="abc123")
-        self.pipelines = {"fake": FakePipeline(model)}
+        self._delay_s = delay_s
+        self._installed = {one.name: one for one in (*models, FakeServed("spare"))}
+        self.pipelines = {one.name: self._pipeline(one) for one in models}
         self.events: Counter[str] = Counter()
+        self.finished: list[tuple[Record, bytes | None]] = []
         self.drained: float | None = None
+
+    def _pipeline(self, served: FakeServed) -> FakePipeline:
+        model = FakeModel(TypedRuntime(served.specs), name=served.name, version="abc123")
+        return FakePipeline(model, task=served.task, delay_s=self._delay_s)
 
     @property
     def limits(self) -> Limits:
@@ -187,10 +166,10 @@ class FakeHost:
         return self.settings.limits
 
     def pipeline(self, model: str) -> FakePipeline:
-        """Return the one pipeline.
+        """Return a loaded model's pipeline.
 
         Raises:
-            ModelNotFound: it has another name.
+            ModelNotFound: it is not loaded.
         """
         try:
             return self.pipelines[model]
@@ -202,13 +181,50 @@ class FakeHost:
         return resolve(next(one for one in self.apps if one.name == app).settings)()
 
     def card(self, model: str) -> Card:
-        """Return the one model's card."""
+        """Return a loaded model's card."""
         self.pipeline(model)
-        return fake_card(model)
+        return fake_card(model, self._installed[model].task)
 
     async def finish(self, record: Record, body: bytes | None = None) -> bool:
-        """Keep nothing."""
+        """Note the record; keep nothing."""
+        self.finished.append((record, body))
         return False
+
+    def repository(self) -> Sequence[RepositoryEntry]:
+        """Return the loaded models, and "spare"."""
+        return [
+            RepositoryEntry(name, "abc123", "READY")
+            if name in self.pipelines
+            else RepositoryEntry(name, "abc123", "UNAVAILABLE", "not loaded")
+            for name in sorted(self._installed)
+        ]
+
+    async def load(self, model: str) -> None:
+        """Load an installed model.
+
+        Raises:
+            AccessError: model control is off.
+            ModelNotFound: it is not installed.
+        """
+        self._check_control()
+        if model not in self._installed:
+            raise ModelNotFound(f"no model {model[:80]!r} is installed")
+        self.pipelines[model] = self._pipeline(self._installed[model])
+
+    async def unload(self, model: str) -> None:
+        """Unload a model.
+
+        Raises:
+            AccessError: model control is off.
+            ModelNotFound: it is not loaded.
+        """
+        self._check_control()
+        self.pipeline(model)
+        del self.pipelines[model]
+
+    def _check_control(self) -> None:
+        if not self.settings.server.model_control:
+            raise AccessError("the setting server.model_control is off")
 
     async def start(self) -> None:
         """Load nothing."""

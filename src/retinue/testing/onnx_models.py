@@ -63,7 +63,7 @@ def convolution(path: Path) -> Path:
 
     ``picture`` float32 (N, 3, 8, 8) -> ``features`` (N, 5) and ``scores`` (N, 4), both float32.
     """
-    weights = _convolution_weights()
+    weights = convolution_weights()
     nodes = [
         helper.make_node("Conv", ["picture", "kernel", "bias"], ["map"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["map"], ["active"]),
@@ -77,7 +77,7 @@ def convolution(path: Path) -> Path:
 
 def evaluate_convolution(picture: Floats) -> dict[str, Floats]:
     """Evaluate `convolution` on (N, 3, 8, 8) in float64, by definition."""
-    weights = {name: array.astype(np.float64) for name, array in _convolution_weights().items()}
+    weights = {name: array.astype(np.float64) for name, array in convolution_weights().items()}
     padded = np.pad(picture.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     maps = np.einsum("nchwij,kcij->nkhw", windows, weights["kernel"])
@@ -87,7 +87,8 @@ def evaluate_convolution(picture: Floats) -> dict[str, Floats]:
     return {"features": features.astype(np.float32), "scores": scores.astype(np.float32)}
 
 
-def _convolution_weights() -> dict[str, Floats]:
+def convolution_weights() -> dict[str, Floats]:
+    """Return the weights of `convolution`: kernel (5, 3, 3, 3), bias (5,), linear (5, 4)."""
     random = np.random.default_rng(7)
     shapes = {"kernel": (5, 3, 3, 3), "bias": (5,), "linear": (5, 4)}
     return {name: random.normal(size=s).astype(np.float32) for name, s in shapes.items()}

@@ -31,10 +31,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that arrived: path with query as sent, and headers by lower-case name."""
+    """A request that arrived: path with query as sent, headers by lower-case name, and body."""
 
     path: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 Page = bytes | Answer | Callable[[], Answer]
@@ -89,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site: Site = self.server.site  # type: ignore[attr-defined]
         headers = {name.lower(): value for name, value in self.headers.items()}
-        site.requests.append(Request(self.path, headers))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        site.requests.append(Request(self.path, headers, body))
         page = site.pages.get(self.path, Answer(b"nothing here", 404))
         answer = page if isinstance(page, Answer) else None
         if answer is None:
@@ -108,6 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
         except ConnectionError:
             self.close_connection = True
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Write nothing to the standard error."""

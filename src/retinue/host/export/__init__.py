@@ -1,0 +1,1 @@
+"""Handing the same models to a larger engine: what `retinue export` writes."""

@@ -1,0 +1,89 @@
+"""The protocol's model repository extension: what is installed, loading and unloading.
+
+Source:
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from retinue.core.errors import InvalidRequest, ShuttingDown
+from retinue.host.contract import Host, RepositoryEntry
+from retinue.host.edge import State
+from retinue.host.oip.inference import IMAGE_SUFFIX
+
+READY = "READY"
+UNLOAD_DEPENDENTS = "unload_dependents"
+
+
+class Repository:
+    """The installed models, as clients see and control them."""
+
+    def __init__(self, host: Host, state: State) -> None:
+        self._host = host
+        self._state = state
+
+    def index(self, *, ready: bool = False) -> list[RepositoryEntry]:
+        """Return all installed models, loaded or not, and the loaded ones' twins for images.
+
+        Args:
+            ready: Leave out those that take no work.
+        """
+        installed = self._host.repository()
+        names = {entry.name for entry in installed}
+        entries = [entry for entry in installed if entry.state == READY or not ready]
+        twins = [
+            replace(entry, name=entry.name + IMAGE_SUFFIX)
+            for entry in entries
+            if entry.state == READY and entry.name + IMAGE_SUFFIX not in names
+        ]
+        return sorted([*entries, *twins], key=lambda entry: entry.name)
+
+    async def load(self, model: str, parameters: Iterable[str] = ()) -> None:
+        """Load an installed model, or load it anew.
+
+        Args:
+            model: Its name.
+            parameters: Names of the request's parameters; none is offered.
+
+        Raises:
+            AccessError: the setting ``server.model_control`` is off.
+            ModelNotFound: it is not installed.
+            InvalidRequest: there are parameters: a client may not bring a configuration or files.
+            RetinueError: it cannot be loaded.
+        """
+        self._check(model, parameters, "load")
+        await self._host.load(model)
+
+    async def unload(self, model: str, parameters: Iterable[str] = ()) -> None:
+        """Unload a model once what it accepted is done.
+
+        Args:
+            model: Its name.
+            parameters: Names of the request's parameters; ``unload_dependents`` changes nothing,
+                for no model here depends on another one.
+
+        Raises:
+            AccessError: the setting ``server.model_control`` is off.
+            ModelNotFound: it is not loaded.
+            InvalidRequest: there are other parameters.
+        """
+        self._check(model, (one for one in parameters if one != UNLOAD_DEPENDENTS), "unload")
+        await self._host.unload(model)
+
+    def _check(self, model: str, parameters: Iterable[str], verb: str) -> None:
+        if self._state.draining:
+            raise ShuttingDown(f"the server is stopping and can {verb} no model")
+        unknown = ", ".join(sorted(f"{name[:40]!r}" for name in parameters)[:5])
+        if unknown:
+            raise InvalidRequest(
+                f"{verb} takes no parameters here, and got {unknown}: a model is served as it is "
+                "installed; change the settings, or install another one with `retinue models`"
+            )
+        base = model.removesuffix(IMAGE_SUFFIX)
+        if base != model and not any(one.name == model for one in self._host.repository()):
+            raise InvalidRequest(
+                f"{model[:80]!r} comes and goes with the model {base[:80]!r}; {verb} that"
+            )
