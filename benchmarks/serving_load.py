@@ -1,6 +1,6 @@
 """Goodput under load: Retinue, Flask + gunicorn, LitServe, mosec and pytriton on the same cores.
 
-    python benchmarks/serving_load.py [--seconds 10] [--deadline-ms 500] [--json FILE]
+    python benchmarks/serving_load.py [--seconds 8] [--deadline-ms 500] [--json FILE]
 
 The same detector for all: one ONNX file, ONNX Runtime f32, two sessions of one thread, one JPEG.
 Each server has the batching that did best for it, and is told the deadline in the way that it
@@ -9,8 +9,9 @@ one capacity, that of the fastest server with a few clients that wait for their 
 is good when it is a 200 within the deadline by the client's clock, from the planned time on.
 
 Only one server exists at a time: each is started anew for each level and warmed up, in an order
-that rotates with the levels. At the end, what each server costs without a model: CPU time a request
-with a model that does nothing.
+that rotates with the levels. mosec is there twice: as it comes, and with its queue bounded by hand,
+which needs to know the speed of the model beforehand. At the end, what each server costs without a
+model: CPU time a request with a model that does nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def all_servers(
     entry: Entry, cache: Path, home: str, *, body: bytes, noop: bool, deadline_ms: float | None
 ) -> list[Server]:
     """Return the servers in the order of the tables."""
-    peers = (servers.flask, servers.litserve, servers.mosec, servers.pytriton)
+    bounded = servers.mosec_bounded
+    peers = (servers.flask, servers.litserve, servers.mosec, bounded, servers.pytriton)
     served = None if noop else entry
     return [
         servers.retinue(entry, cache, home, body=body, deadline_ms=deadline_ms),
@@ -174,7 +176,7 @@ def report_servers(
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--deadline-ms", type=float, default=500.0)
     parser.add_argument("--give-up", type=float, default=2.0, help="in deadlines")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="in capacities")

@@ -318,8 +318,8 @@ def report(seen: Seen, capacity: float, given: argparse.Namespace) -> None:
     samples = [(f"{s.minute:.1f}", f"{s.rss_mb:.1f}", s.files, s.threads) for s in seen.during]
     show("The server", columns, samples)
     load = f"Capacity {capacity:.1f}/s, load {given.share:g} of it, {given.minutes:g} minutes."
-    columns = ("window", "requests", "photo p50 ms", "photo p99 ms", "generator late p99 ms")
-    show("Soak", columns, rows, notes=[load, *verdict.notes])
+    waits = ("window", "requests", "photo p50 ms", "photo p99 ms", "generator late p99 ms")
+    show("Soak", waits, rows, notes=[load, *verdict.notes])
     if verdict.wrong:
         sys.exit(f"{len(verdict.wrong)} bounds are broken: {'; '.join(verdict.wrong)}")
 
