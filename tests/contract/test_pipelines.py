@@ -13,6 +13,7 @@ POLICIES = {
     "default": Batching(),
     "batches of 8": Batching(max_batch=8),
     "a window": Batching(max_batch=8, window_ms=2),
+    "fused": Batching(),
 }
 
 
@@ -20,6 +21,12 @@ POLICIES = {
 @pytest.mark.parametrize("policy", POLICIES)
 def test_contract(policy: str, check: pipeline_suite.Check) -> None:
     def make(model: FakeModel) -> ModelPipeline:
-        return ModelPipeline([model], batching=POLICIES[policy], limits=Limits(), workers=2)
+        return ModelPipeline(
+            [model],
+            batching=POLICIES[policy],
+            limits=Limits(),
+            workers=2,
+            fused=policy == "fused",
+        )
 
     asyncio.run(check(make))

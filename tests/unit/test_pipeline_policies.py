@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from retinue.core.errors import (
+    ConfigError,
     DeadlineExceeded,
     InstanceCrashed,
     ModelRunFailed,
@@ -23,6 +24,8 @@ from retinue.pipeline.cache import Cached, ResponseCache
 from retinue.pipeline.devices import Devices
 from retinue.pipeline.pipeline import ModelPipeline
 from retinue.testing.models import FakeModel, FakeRuntime, gated, number_in, numbered, until
+
+each_way = pytest.mark.parametrize("fused", [False, True], ids=["staged", "fused"])
 
 
 class Monitor:
@@ -44,7 +47,9 @@ class Monitor:
         self.hits.append(hit)
 
 
-def make(*models: FakeModel, monitor=None, warm_up=False, reload=None, **policy) -> ModelPipeline:
+def make(
+    *models: FakeModel, monitor=None, warm_up=False, reload=None, fused=False, **policy
+) -> ModelPipeline:
     return ModelPipeline(
         models or [FakeModel()],
         batching=Batching(**policy),
@@ -53,15 +58,16 @@ def make(*models: FakeModel, monitor=None, warm_up=False, reload=None, **policy)
         workers=1,
         warm_up=warm_up,
         reload=reload,
+        fused=fused,
     )
 
 
 @asynccontextmanager
-async def held(**policy):
+async def held(fused=False, **policy):
     """A pipeline whose one instance is busy with picture 0 until the gate is opened."""
     model, gate = gated()
     monitor = Monitor()
-    async with make(model, monitor=monitor, **policy) as pipeline:
+    async with make(model, monitor=monitor, fused=fused, **policy) as pipeline:
         task = asyncio.create_task(pipeline.submit(numbered(0), client="first"))
         await until(lambda: model.fake.batches)
         try:
@@ -71,12 +77,13 @@ async def held(**policy):
         await task
 
 
-def test_what_cannot_be_answered_in_time_is_refused_at_the_door():
+@each_way
+def test_what_cannot_be_answered_in_time_is_refused_at_the_door(fused):
     model = FakeModel(FakeRuntime(batch_s=0.02))
     monitor = Monitor()
 
     async def main() -> None:
-        async with make(model, monitor=monitor) as pipeline:
+        async with make(model, monitor=monitor, fused=fused) as pipeline:
             for number in range(5):
                 await pipeline.submit(numbered(number))
             deadline = time.monotonic() + 0.2
@@ -120,11 +127,12 @@ def test_rows_are_refused_when_they_cannot_be_answered_in_time():
     asyncio.run(main())
 
 
-def test_the_deadline_ends_the_wait_while_the_model_runs():
+@each_way
+def test_the_deadline_ends_the_wait_while_the_model_runs(fused):
     async def main() -> None:
         model, gate = gated()
         monitor = Monitor()
-        async with make(model, monitor=monitor) as pipeline:
+        async with make(model, monitor=monitor, fused=fused) as pipeline:
             record = await pipeline.submit(numbered(1), deadline=time.monotonic() + 0.1)
             assert isinstance(record.outcome.error, DeadlineExceeded)
             assert model.fake.batches == [1]
@@ -136,11 +144,12 @@ def test_the_deadline_ends_the_wait_while_the_model_runs():
     asyncio.run(main())
 
 
-def test_a_greedy_client_does_not_make_others_wait():
+@each_way
+def test_a_greedy_client_does_not_make_others_wait(fused):
     order: list[str] = []
 
     async def main() -> None:
-        async with held() as (pipeline, gate, _):
+        async with held(fused) as (pipeline, gate, _):
 
             async def one(number: int, client: str) -> None:
                 await pipeline.submit(numbered(number), client=client)
@@ -178,9 +187,10 @@ def test_a_client_may_have_a_limit():
     asyncio.run(main())
 
 
-def test_of_a_stream_the_latest_frame_wins():
+@each_way
+def test_of_a_stream_the_latest_frame_wins(fused):
     async def main() -> None:
-        async with held() as (pipeline, gate, monitor):
+        async with held(fused) as (pipeline, gate, monitor):
             frames = [
                 asyncio.create_task(pipeline.submit(numbered(n), client="c", stream="gate-2"))
                 for n in range(1, 6)
@@ -202,9 +212,10 @@ def test_of_a_stream_the_latest_frame_wins():
     asyncio.run(main())
 
 
-def test_a_fast_stream_keeps_its_place_in_the_queue():
+@each_way
+def test_a_fast_stream_keeps_its_place_in_the_queue(fused):
     async def main() -> None:
-        async with held() as (pipeline, gate, _):
+        async with held(fused) as (pipeline, gate, _):
             old = asyncio.create_task(pipeline.submit(numbered(1), stream="s"))
             await asyncio.sleep(0.01)
             other = asyncio.create_task(pipeline.submit(numbered(2)))
@@ -222,12 +233,13 @@ def test_a_fast_stream_keeps_its_place_in_the_queue():
     asyncio.run(main())
 
 
-def test_the_response_cache_answers_repeated_images():
+@each_way
+def test_the_response_cache_answers_repeated_images(fused):
     model, monitor = FakeModel(), Monitor()
     photo = encode_png(numbered(5).pixels)
 
     async def main() -> None:
-        async with make(model, monitor=monitor, cache_mb=1) as pipeline:
+        async with make(model, monitor=monitor, fused=fused, cache_mb=1) as pipeline:
             first = await pipeline.submit(photo, tags={"camera": "a"})
             again = await pipeline.submit(photo, tags={"camera": "b"})
             assert number_in(first.outcome) == number_in(again.outcome) == 5
@@ -308,11 +320,12 @@ def test_a_model_that_cannot_run_does_not_become_ready():
     assert model.fake.closed
 
 
-def test_a_crashed_instance_is_loaded_again(caplog):
+@each_way
+def test_a_crashed_instance_is_loaded_again(fused, caplog):
     crash = FakeModel(FakeRuntime(poison={3.0: InstanceCrashed("killed by signal 9")}))
 
     async def main() -> None:
-        async with make(crash, reload=FakeModel) as pipeline:
+        async with make(crash, reload=FakeModel, fused=fused) as pipeline:
             record = await pipeline.submit(numbered(3))
             assert isinstance(record.outcome.error, InstanceCrashed)
             assert number_in((await pipeline.submit(numbered(3))).outcome) == 3
@@ -369,3 +382,31 @@ def test_batches_are_counted_with_their_reasons():
 
     asyncio.run(main())
     assert monitor.batches == ["full", "full", "window"]
+
+
+def test_a_fused_pipeline_takes_pictures_and_rows_and_no_batches():
+    model = FakeModel()
+
+    async def main() -> None:
+        async with make(model, fused=True) as pipeline:
+            photo = encode_png(numbered(5).pixels)
+            record = await pipeline.submit(photo)
+            assert number_in(record.outcome) == 5
+            assert list(record.outcome.timings_ms) == [
+                "decode",
+                "preprocess",
+                "queue",
+                "run",
+                "postprocess",
+                "total",
+            ]
+            assert record.batch_size == 1
+            bad = await pipeline.submit(b"no image")
+            assert bad.batch_size == 0
+            rows = await pipeline.infer({"input": np.full((3, 1), 7, np.float32)})
+            assert rows["output"].tolist() == [[7], [7], [7]]
+            assert pipeline.statistics().execution_count == 4
+
+    asyncio.run(main())
+    with pytest.raises(ConfigError, match="max_batch 1"):
+        make(fused=True, max_batch=2)

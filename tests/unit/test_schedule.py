@@ -387,6 +387,15 @@ def test_a_stall_is_no_reason_to_refuse_and_a_lasting_change_shows_soon():
     for _ in range(100):
         forecast.observe(0.01, 0.1)
     assert forecast.correct(0.01) > 0.09
+    for _ in range(100):
+        forecast.observe(0.01, 0.01)
+    assert forecast.correct(0.01) < 0.03
+
+
+def test_a_cold_start_is_no_reason_to_refuse():
+    forecast = Forecast()
+    forecast.observe(0.002, 1.0)
+    assert forecast.correct(0.02) < 0.03
 
 
 def test_a_forecast_that_refuses_all_comes_to_doubt_itself():

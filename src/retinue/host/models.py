@@ -18,6 +18,7 @@ from retinue.models.registry import Entry, Registry
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.devices import Devices
 from retinue.pipeline.pipeline import ModelPipeline
+from retinue.pipeline.rows import largest_batch
 
 _log = logging.getLogger("retinue")
 
@@ -73,6 +74,7 @@ class ServedModels:
             monitor=self._metrics,
             abandoned=self._abandoned,
             warm_up=settings.execution.warm_up,
+            fused=self._fills_the_cores(instances[0]),
         )
         try:
             await pipeline.start()
@@ -86,6 +88,16 @@ class ServedModels:
             self._metrics.forget_queue(name, before.model.version)
             await before.drain(settings.server.drain_s)
         self._metrics.watch_queue(name, entry.version, lambda: pipeline.queue_depth)
+
+    def _fills_the_cores(self, model: Model) -> bool:
+        """Tell whether this machine's cores run the model, one picture at a time on each."""
+        execution, batching = self._settings.execution, self._settings.batching
+        here = execution.device.lower() in ("", "cpu")
+        return (
+            here
+            and largest_batch(model, batching.max_batch) == 1
+            and self._instances * execution.threads >= cores()
+        )
 
     def repository(self) -> Sequence[RepositoryEntry]:
         """Return all models that are installed or loaded, by name."""

@@ -1,15 +1,21 @@
-"""The connection's own limits: header size, header time, idle, unread and refused connections.
+"""The connection's own limits: header size, header time, idle, unread and crowded connections.
 
 uvicorn bounds neither the time nor the bytes that a request's headers may take, nor how long a
 client goes on sending a body that was refused, nor how long one leaves an answer unread. A proxy in
 front would; the embedded default has none, so the protocol does it here.
+
+Nor may a crowd that holds connections and asks for nothing lock others out. A connection counts
+against the limit while it has a request under way: enough of the request came for the server to
+work on it. Otherwise it waits: it is idle, sends its headers or the start of a body, or neither
+sends nor reads any further. As many again may wait, and who has waited longest makes room.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,11 +34,13 @@ MAX_HEADER_BYTES = 32 * 1024
 HEADER_TIMEOUT_S = 10.0
 LINGER_S = 5.0
 UNREAD_TIMEOUT_S = 30.0
+STALL_S = 5.0
+ENOUGH_BYTES = 1024
 
 
 async def busy(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer that there are too many connections."""
-    error = QueueFull("too many connections; try again, or raise server.max_connections")
+    """Answer that too many connections have a request under way."""
+    error = QueueFull("too many requests under way; try again, or raise server.max_connections")
     body = error_body(error, "", request_id(header_map(scope)))
     headers = [(b"connection", b"close"), *error_headers(error), *API_HEADERS]
     await respond_json(send, body, error.http_status, headers)
@@ -42,20 +50,31 @@ class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 on httptools with bounds on what a connection may cost before a request exists.
 
     Attributes:
-        max_connections: Above this, requests are answered 503; twice above, connections are cut.
+        max_connections: How many may have a request under way; further requests are answered 503.
+            Twice as many may be open; above, the one that waits longest is cut.
+        stall_s: A request that is under way counts as waiting again when its client has sent less
+            than ``enough_bytes`` of the body, or read nothing of the answer, for so long.
+        enough_bytes: So much of a body, or all of it, puts its request under way.
     """
+
+    # Of all connections, those that wait, longest first. Not a dict: to find the first of one
+    # takes time in proportion to those that were removed before it.
+    _waiting: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
 
     max_connections = 1000
     max_header_bytes = MAX_HEADER_BYTES
     header_timeout_s = HEADER_TIMEOUT_S
     linger_s = LINGER_S
     unread_timeout_s = UNREAD_TIMEOUT_S
+    stall_s = STALL_S
+    enough_bytes = ENOUGH_BYTES
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._served = self.app
         self._open_requests = 0
         self._header_bytes = 0
+        self._body_bytes = 0  # of the latest request, since a look at it; enough if it has ended
         self._lingers = False  # a request was answered, and its body still arrives
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -63,15 +82,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, and give it a while to send its first request's headers."""
         super().connection_made(transport)
+        self._wait()
         if len(self.connections) > 2 * self.max_connections:
-            transport.abort()
-            return
+            next(iter(self._waiting))._make_room()
         self._arm(self.header_timeout_s, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._disarm()
         self._stop_unread_timer()
+        self._waiting.pop(self, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -82,6 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Go on: the client has read."""
         self._stop_unread_timer()
+        if self._is_under_way():
+            self._waiting.pop(self, None)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -93,26 +115,41 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._open_requests == 0 and self._header_bytes > self.max_header_bytes:
             self._refuse(b"431 Request Header Fields Too Large")
+        elif self._open_requests and self._timer is None and self.cycle.more_body:
+            self._arm(self.stall_s, self._check_body)
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its headers are too large."""
         self._disarm()
         self._open_requests += 1
         self._header_bytes = 0
+        self._body_bytes = 0
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.max_header_bytes:
             self._refuse(b"431 Request Header Fields Too Large")
             raise ValueError("headers too large")  # stops the parser; the answer is on its way
-        crowded = len(self.connections) > self.max_connections
-        self.app = busy if crowded else self._served
+        waits = self in self._waiting
+        if waits:
+            self._waiting.move_to_end(self)
+        under_way = len(self.connections) - len(self._waiting) + waits
+        self.app = busy if under_way > self.max_connections else self._served
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body; enough of it puts the request under way."""
+        super().on_body(body)
+        self._body_bytes += len(body)
+        if self._is_under_way():
+            self._waiting.pop(self, None)
 
     def on_message_complete(self) -> None:
         """Note the end of a request's body."""
         super().on_message_complete()
         self._lingers = False
-        if self._open_requests == 0:
-            self._disarm()
+        self._disarm()
+        self._body_bytes = self.enough_bytes
+        if self._open_requests:
+            self._waiting.pop(self, None)
 
     def on_response_complete(self) -> None:
         """Go on to the next request; what is still sent of this one is waited out, for a while."""
@@ -120,6 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         unread = self.cycle is not None and self.cycle.more_body
         super().on_response_complete()
+        if not self._is_under_way():
+            self._wait()
         if unread and self._open_requests == 0 and not self.transport.is_closing():
             self._lingers = True
             self._arm(self.linger_s, self.transport.close)
@@ -129,15 +168,45 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             super().send_400_response(msg)
 
-    def _watch_unread(self) -> None:
+    def _is_under_way(self) -> bool:
+        """Tell whether enough of a request came to work on it."""
+        enough = self._body_bytes >= self.enough_bytes
+        return self._open_requests > 1 or (self._open_requests == 1 and enough)
+
+    def _wait(self) -> None:
+        """Wait for the client behind the others that wait; one that is gone does not."""
+        if self in self.connections:
+            self._waiting[self] = None
+
+    def _make_room(self) -> None:
+        """Leave at once, for another connection."""
+        del self._waiting[self]
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _check_body(self) -> None:
+        """Count a request whose body has nearly stopped among those that wait."""
+        if not self.flow.read_paused:
+            if self._body_bytes < self.enough_bytes:
+                self._wait()
+            self._body_bytes = 0
+        self._arm(self.stall_s, self._check_body)
+
+    def _watch_unread(self, unread_s: float = 0.0) -> None:
         self._stop_unread_timer()
         left = self.transport.get_write_buffer_size()
-        self._unread_timer = self.loop.call_later(self.unread_timeout_s, self._check_unread, left)
+        wait_s = min(self.stall_s, self.unread_timeout_s - unread_s)
+        self._unread_timer = self.loop.call_later(
+            wait_s, self._check_unread, left, unread_s + wait_s
+        )
 
-    def _check_unread(self, before: int) -> None:
+    def _check_unread(self, before: int, unread_s: float) -> None:
         """Cut a client that has read nothing for so long; one that reads slowly may go on."""
         if self.transport.get_write_buffer_size() < before:
             self._watch_unread()
+        elif unread_s < self.unread_timeout_s:
+            self._wait()
+            self._watch_unread(unread_s)
         else:
             self.transport.abort()
 
@@ -171,4 +240,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def bounded(max_connections: int) -> type[BoundedProtocol]:
     """Return the protocol class with this many connections allowed."""
-    return type("Bounded", (BoundedProtocol,), {"max_connections": max_connections})
+    own = {"max_connections": max_connections, "_waiting": OrderedDict()}
+    return type("Bounded", (BoundedProtocol,), own)

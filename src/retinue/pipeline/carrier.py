@@ -7,12 +7,12 @@ import hashlib
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from retinue.core.errors import DeadlineExceeded, RetinueError, Superseded
 from retinue.core.protocols import Model
 from retinue.core.settings import Limits
-from retinue.core.types import Array, Image, Outcome, Prepared, Tensors
+from retinue.core.types import Array, Image, Outcome, Prepared
 from retinue.media.decode import decode
 from retinue.pipeline.cache import Cached, ResponseCache
 from retinue.pipeline.counters import Counters
@@ -20,7 +20,7 @@ from retinue.pipeline.device import Device
 from retinue.pipeline.lane import Lane, Unwatched
 from retinue.pipeline.lead import Lead
 from retinue.pipeline.request import Request
-from retinue.pipeline.worker import Instance, nothing, same
+from retinue.pipeline.worker import Instance, Job, nothing, same
 
 _HASH_ON_LOOP_BYTES: Final = 1 << 20
 
@@ -46,13 +46,14 @@ class Carrier:
     def __init__(
         self,
         model: Model,
-        running: Lane[Tensors, dict[str, Array]],
+        running: Lane[Any, Any],
         device: Device,
         *,
         ahead: int,
         cache: ResponseCache,
         limits: Limits,
         counters: Counters,
+        fused: bool,
     ) -> None:
         """Put the stage before the model's lane on a device.
 
@@ -64,7 +65,9 @@ class Carrier:
             cache: The answers to repeated images.
             limits: What the decoder may be given.
             counters: What is done is counted there.
+            fused: Whether ``running`` takes whole requests, by `run_whole`.
         """
+        self._fused = fused
         self._model = model
         self._running = running
         self._limits = limits
@@ -123,11 +126,28 @@ class Carrier:
     async def carry(self, request: Request) -> Outcome:
         """Take an admitted request through all stages; its failure is its outcome."""
         try:
-            outcome = await self._stages(request)
+            outcome = await (self._whole if self._fused else self._stages)(request)
         except RetinueError as error:
             return Outcome(error=error)
         if self.cache.enabled and outcome.error is None and request.sha256:
             self.cache.put(request.sha256, Cached(outcome, request.width, request.height))
+        return outcome
+
+    def run_whole(self, model: Model, request: Request) -> Outcome:
+        """Take a request through all stages on this thread."""
+        (prepared,) = self._prepare([request])
+        began = time.perf_counter()
+        (outputs,) = model.run([prepared.tensors])
+        request.timings["run"] = (time.perf_counter() - began) * 1000
+        request.batch_size = 1
+        return self._postprocess(request.timings, prepared, outputs)
+
+    async def _whole(self, request: Request) -> Outcome:
+        running: Job[Any] = self._running.enqueue(request, same, request.terms)
+        request.waiting = (self._running, running)
+        ran = await self._running.wait(running)
+        request.timings["queue"] = ran.queue_ms
+        outcome: Outcome = ran.unwrap()
         return outcome
 
     async def _stages(self, request: Request) -> Outcome:

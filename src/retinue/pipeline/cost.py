@@ -68,9 +68,9 @@ class Forecast:
     deviation from it for safety. A line and not a ratio: what is missing in an estimate of one
     millisecond, wake-ups and stalls, does not grow with the queue.
 
-    Deviations are clipped to a few times the usual one before they are learnt, so that a single
-    stall of the machine is no reason to refuse anybody, and a lasting change still shows within
-    tens of requests.
+    What took longer than expected is clipped to a few usual deviations before it is learnt, so that
+    a single stall of the machine, or a cold start, is no reason to refuse anybody; a lasting change
+    still shows within tens of requests. What took less is believed at once.
     """
 
     def __init__(self, weight: float = 0.05, deviations: float = 2.0) -> None:
@@ -93,20 +93,19 @@ class Forecast:
 
     def observe(self, estimate: float, seconds: float) -> None:
         """Learn from a request that took ``seconds``, or at least that."""
-        error = seconds - self._expect(estimate)
-        if self._seen:
-            most = _MOST_DEVIATIONS * self._spread + _LEAST_SHARE * estimate
-            error = min(most, max(-most, error))
-            seconds = self._expect(estimate) + error
+        if not self._seen:
+            self._estimate = self._seconds = estimate
         self._seen += 1
-        weight = max(self._weight, 1 / self._seen)
-        right, up = estimate - self._estimate, seconds - self._seconds
+        expected = self._expect(estimate)
+        most = _MOST_DEVIATIONS * self._spread + _LEAST_SHARE * estimate
+        error = min(most, seconds - expected)
+        weight = max(self._weight, 1 / (1 + self._seen))
+        right, up = estimate - self._estimate, expected + error - self._seconds
         self._estimate += weight * right
         self._seconds += weight * up
         self._variance += weight * ((1 - weight) * right * right - self._variance)
         self._covariance += weight * ((1 - weight) * right * up - self._covariance)
-        if self._seen > 1:
-            self._spread += weight * (abs(error) - self._spread)
+        self._spread += weight * (abs(error) - self._spread)
 
     def doubt(self) -> None:
         """Trust itself a little less: called when a request was refused by it.

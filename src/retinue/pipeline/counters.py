@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from retinue.core.statistics import BatchTotal, Statistics, Total
+from retinue.pipeline.request import Request
 from retinue.pipeline.worker import Run, Task
 
 
@@ -85,11 +86,17 @@ class Counters:
 
     def ran(self, task: Task[Any, Any], run: Run) -> None:
         """Take note of a batch of the model."""
-        size = len(task.batch)
+        size, infer_s = len(task.batch), run.infer_s
+        first = task.batch[0].payload
+        if isinstance(first, Request):
+            # A fused run is more than the model's, and may have ended before it.
+            if "run" not in first.timings:
+                return
+            infer_s = first.timings["run"] / 1000
         sums = self._runs.get(size)
         if sums is None:
             sums = self._runs[size] = (_Sum(), _Sum())
-        sums[0].add(run.infer_s)
+        sums[0].add(infer_s)
         sums[1].add(max(0.0, (run.seconds or run.infer_s) - run.infer_s))
         self._inferences += sum(result.error is None for result in run.results)
         self._monitor.batch(*self._labels, task.reason)

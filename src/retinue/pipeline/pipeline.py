@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from retinue.core.errors import (
     ClientClosed,
@@ -76,6 +76,7 @@ class ModelPipeline:
         abandoned: Callable[[Record], None] | None = None,
         workers: int = 0,
         warm_up: bool = False,
+        fused: bool = False,
     ) -> None:
         """Set the pipeline up; `start` starts its threads.
 
@@ -93,12 +94,18 @@ class ModelPipeline:
                 further.
             workers: Threads of its own that decode and preprocess; 0 for one a core.
             warm_up: Whether `start` runs the instances before it returns.
+            fused: Whether an instance's thread takes a picture through all stages, from decoding
+                on. Where instances fill the cores and batches are of one, decoding ahead gains
+                nothing and costs a hop between threads.
 
         Raises:
-            ConfigError: there is no instance.
+            ConfigError: there is no instance, or batches of more than one are fused.
         """
         if not instances:
             raise ConfigError("a pipeline needs at least one instance of its model; got none")
+        if fused and largest_batch(instances[0], batching.max_batch) > 1:
+            raise ConfigError("only a pipeline with batching.max_batch 1 can be fused")
+        self._fused = fused
         self._model = model = instances[0]
         self._instances = instances if warm_up else ()
         self._abandoned = abandoned
@@ -122,6 +129,7 @@ class ModelPipeline:
             cache=ResponseCache(int(batching.cache_mb * 1e6)),
             limits=limits,
             counters=self._counters,
+            fused=fused,
         )
         self._admission = Admission(
             model.name, batching, self._carrier.preparing, self._running, self._counters
@@ -129,22 +137,28 @@ class ModelPipeline:
 
     def _make_running(
         self, instances: Sequence[Model], reload: Callable[[], Model] | None
-    ) -> Lane[Tensors, dict[str, Array]]:
-        def revive() -> Instance[Tensors, dict[str, Array]]:
-            assert reload is not None
-            model = reload()
-            return Instance(model.run, model.close, revive)
+    ) -> Lane[Any, Any]:
+        def instance(model: Model) -> Instance[Any, Any]:
+            return Instance(self._run_with(model), model.close, again)
 
-        again = None if reload is None else revive
+        again = None if reload is None else lambda: instance(reload())
         return Lane(
             self._devices.run,
-            [Instance(model.run, model.close, again) for model in instances],
+            [instance(model) for model in instances],
             name=f"running {self._model.name}",
             max_batch=self._max_batch,
             max_queue=self._batching.max_queue,
             window_s=self._batching.window_ms / 1000,
             watcher=self._counters,
         )
+
+    def _run_with(self, model: Model) -> Callable[[Sequence[Any]], Sequence[Any]]:
+        def run(rows: Sequence[Any]) -> Sequence[Any]:
+            if isinstance(rows[0], Request):
+                return [self._carrier.run_whole(model, rows[0])]
+            return model.run(rows)
+
+        return run if self._fused else model.run
 
     @property
     def model(self) -> Model:
