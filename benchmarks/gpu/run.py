@@ -56,7 +56,7 @@ PARTS = (
     Part("prepare", "prepare", 120),
     Part("curves", "curves", 130),
     Part("serving-vit", "serving", 240, ("vit",)),
-    Part("serving-resnet", "serving", 160, ("resnet",)),
+    Part("serving-resnet", "serving", 240, ("resnet",)),
     Part("scheduling", "scheduling", 200),
 )
 

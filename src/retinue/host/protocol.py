@@ -47,7 +47,7 @@ async def busy(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 on httptools with bounds on what a connection may cost before a request exists.
+    """HTTP/1.1 on httptools with bounds on what a connection may cost; `bounded` completes it.
 
     Attributes:
         max_connections: How many may have a request under way; further requests are answered 503.
@@ -57,11 +57,11 @@ class BoundedProtocol(HttpToolsProtocol):
         enough_bytes: So much of a body, or all of it, puts its request under way.
     """
 
-    # Of all connections, those that wait, longest first. Not a dict: to find the first of one
+    # Of one server's connections, those that wait, longest first. Not a dict: to find its first
     # takes time in proportion to those that were removed before it.
-    _waiting: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
+    _waiting: ClassVar[OrderedDict[BoundedProtocol, None]]
 
-    max_connections = 1000
+    max_connections: ClassVar[int]
     max_header_bytes = MAX_HEADER_BYTES
     header_timeout_s = HEADER_TIMEOUT_S
     linger_s = LINGER_S
@@ -102,8 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Go on: the client has read."""
         self._stop_unread_timer()
-        if self._is_under_way():
-            self._waiting.pop(self, None)
+        self._stop_waiting()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -139,8 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a piece of a body; enough of it puts the request under way."""
         super().on_body(body)
         self._body_bytes += len(body)
-        if self._is_under_way():
-            self._waiting.pop(self, None)
+        self._stop_waiting()
 
     def on_message_complete(self) -> None:
         """Note the end of a request's body."""
@@ -148,8 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingers = False
         self._disarm()
         self._body_bytes = self.enough_bytes
-        if self._open_requests:
-            self._waiting.pop(self, None)
+        self._stop_waiting()
 
     def on_response_complete(self) -> None:
         """Go on to the next request; what is still sent of this one is waited out, for a while."""
@@ -178,6 +175,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self in self.connections:
             self._waiting[self] = None
 
+    def _stop_waiting(self) -> None:
+        """Count no longer among those that wait, if a request is under way."""
+        if self._is_under_way():
+            self._waiting.pop(self, None)
+
     def _make_room(self) -> None:
         """Leave at once, for another connection."""
         del self._waiting[self]
@@ -187,7 +189,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_body(self) -> None:
         """Count a request whose body has nearly stopped among those that wait."""
         if not self.flow.read_paused:
-            if self._body_bytes < self.enough_bytes:
+            if not self._is_under_way():
                 self._wait()
             self._body_bytes = 0
         self._arm(self.stall_s, self._check_body)
@@ -203,6 +205,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_unread(self, before: int, unread_s: float) -> None:
         """Cut a client that has read nothing for so long; one that reads slowly may go on."""
         if self.transport.get_write_buffer_size() < before:
+            self._stop_waiting()
             self._watch_unread()
         elif unread_s < self.unread_timeout_s:
             self._wait()
