@@ -28,7 +28,7 @@ from retinue.testing.onnx_models import color_detector
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ADDRESS = "http://127.0.0.1:8900"
+HTTP, GRPC = "127.0.0.1:8900", "127.0.0.1:8901"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -61,13 +61,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def server(folder: Path, env: dict[str, str]) -> Iterator[str]:
-    """Start the program as the page says, on a free port, and give its address."""
+def server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Start the program as the page says, on free ports, and give its addresses."""
     command = [sys.executable, "-m", "retinue", "up", "--port", "0"]
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().split()[-1]
+        address = process.stdout.readline().split("//")[-1].strip()
+        yield address, process.stdout.readline().split()[-1]
     finally:
         process.terminate()
         process.communicate(timeout=60)
@@ -84,14 +85,19 @@ def test_code_blocks_run(page: Path, folder: Path, model_cache_dir: Path) -> Non
         "RETINUE_CACHE": str(cache),
         "RETINUE_HOME": str(folder / "home"),
     }
-    uses_server = any(ADDRESS in block for block in [*shell, code])
-    with server(folder, env) if uses_server else nullcontext(ADDRESS) as url:
+    here = (HTTP, GRPC)
+    uses_server = any(address in block for block in [*shell, code] for address in here)
+    with server(folder, env) if uses_server else nullcontext(here) as started:
+
+        def meant(text: str) -> str:
+            for shown, address in zip(here, started, strict=True):
+                text = text.replace(shown, address)
+            return text
+
         for block in shell:
-            command = ["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, url)]
-            _run(command, folder, env)
+            _run(["bash", "-euo", "pipefail", "-c", meant(block)], folder, env)
         if code:
-            script = code.replace(ADDRESS, url)
-            _run([sys.executable, "-W", "error", "-c", script], folder, env)
+            _run([sys.executable, "-W", "error", "-c", meant(code)], folder, env)
 
 
 def _run(command: list[str], folder: Path, env: dict[str, str]) -> None:

@@ -203,6 +203,7 @@ def test_large_headers_are_refused(shared: Program, sent: bytes) -> None:
         text = _read_all(sock)
         assert not text or text.startswith(b"HTTP/1.1 431 ")
     assert program.is_alive()
+    assert "Error" not in program.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -246,10 +247,10 @@ def _asks_until(program: Program, status: bytes, timeout_s: float = 5.0) -> None
 
 def _is_cut(sock: socket.socket) -> bool:
     sock.settimeout(0.2)
-    try:
-        return _read_all(sock) == b""
-    except TimeoutError:
-        return False
+    with contextlib.suppress(TimeoutError):
+        _read_all(sock)
+        return True
+    return False
 
 
 def test_too_many_requests_under_way_are_told_so(echo_server: Start) -> None:
@@ -316,13 +317,13 @@ def test_requests_that_stall_make_room(echo_server: Start) -> None:
         _asks_until(program, b"200")
         bodies[0].sendall(b"x" * 2000)  # room enough: it may go on
         assert b"200 OK" in bodies[0].recv(65536)
-        unread = [stack.enter_context(_unread(program, 10)) for _ in range(5)]
+        for _ in range(5):
+            stack.enter_context(_unread(program, 10))
         _asks_until(program, b"503")
         _asks_until(program, b"200")
         crowd = [stack.enter_context(_connect(program)) for _ in range(10)]
         assert not any(_is_cut(sock) for sock in crowd)
         assert all(_is_cut(sock) for sock in bodies[1:])
-        assert len(unread) == 5
     assert program.is_alive()
 
 

@@ -114,8 +114,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._open_requests == 0 and self._header_bytes > self.max_header_bytes:
             self._refuse(b"431 Request Header Fields Too Large")
-        elif self._open_requests and self._timer is None and self.cycle.more_body:
-            self._arm(self.stall_s, self._check_body)
+        elif self._open_requests and self._timer is None and not self.transport.is_closing():
+            self._watch_body()
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its headers are too large."""
@@ -138,7 +138,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a piece of a body; enough of it puts the request under way."""
         super().on_body(body)
         self._body_bytes += len(body)
-        self._stop_waiting()
+        if self._body_bytes >= self.enough_bytes:
+            self._stop_waiting()
 
     def on_message_complete(self) -> None:
         """Note the end of a request's body."""
@@ -146,7 +147,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingers = False
         self._disarm()
         self._body_bytes = self.enough_bytes
-        self._stop_waiting()
+        if self._open_requests:
+            self._waiting.pop(self, None)
 
     def on_response_complete(self) -> None:
         """Go on to the next request; what is still sent of this one is waited out, for a while."""
@@ -154,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         unread = self.cycle is not None and self.cycle.more_body
         super().on_response_complete()
-        if not self._is_under_way():
+        if self._open_requests == 0 or not self._is_under_way():
             self._wait()
         if unread and self._open_requests == 0 and not self.transport.is_closing():
             self._lingers = True
@@ -186,13 +188,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self.transport.abort()
 
+    def _watch_body(self) -> None:
+        if self.cycle.more_body:
+            self._arm(self.stall_s, self._check_body)
+
     def _check_body(self) -> None:
         """Count a request whose body has nearly stopped among those that wait."""
         if not self.flow.read_paused:
             if not self._is_under_way():
                 self._wait()
             self._body_bytes = 0
-        self._arm(self.stall_s, self._check_body)
+        self._watch_body()
 
     def _watch_unread(self, unread_s: float = 0.0) -> None:
         self._stop_unread_timer()
