@@ -43,9 +43,7 @@ async def closed_loop(one: One, items: int, concurrent: int) -> tuple[float, flo
     return (time.process_time() - cpu) * scale, (time.perf_counter() - wall) * scale
 
 
-async def lane(
-    instances: int, max_batch: int, items: int, concurrent: int
-) -> tuple[float, float]:
+async def lane(instances: int, max_batch: int, items: int, concurrent: int) -> tuple[float, float]:
     device = Device(instances, name="bench")
     made = Lane(
         device,

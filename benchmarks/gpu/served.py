@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import networks
 import numpy as np
 from section import images
 
@@ -20,8 +21,6 @@ from retinue.pipeline.devices import Devices
 from retinue.pipeline.pipeline import ModelPipeline
 from retinue.runtimes.torch import TorchRuntime
 from retinue.testing.host import FakeHost, fake_card
-
-PRECISION = {"vit": "bf16", "resnet": "f16"}
 
 
 class ImageNetwork:
@@ -71,7 +70,7 @@ def load(
     name: str, program: Path, device: str, instances: int, max_batch: int
 ) -> list[TorchRuntime]:
     """Load a program several times, with the CUDA graphs of all batch sizes."""
-    precision: Any = PRECISION[name]
+    precision: Any = networks.chosen((name,), tiny=False)[0].precision
     runtimes = [TorchRuntime(program, device=device, precision=precision) for _ in range(instances)]
     spec = runtimes[0].inputs[0]
     for runtime in runtimes:

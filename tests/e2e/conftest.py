@@ -7,6 +7,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,41 @@ def end(program: Program) -> None:
     program.process.wait(STOP_S)
     assert program.process.stdout is not None
     program.process.stdout.close()
+
+
+def connect(program: Program) -> socket.socket:
+    """Open a connection whose small pieces are sent at once."""
+    sock = socket.create_connection(("127.0.0.1", program.port), timeout=20)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def post_head(path: str, length: int) -> bytes:
+    """Return the head of a POST request."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    return head.encode()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the other end closes or cuts the connection."""
+    text = b""
+    try:
+        while piece := sock.recv(65536):
+            text += piece
+    except ConnectionResetError:
+        pass
+    return text
+
+
+def unread(program: Program, requests: int) -> socket.socket:
+    """Ask for large answers and read none of them."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(20)
+    sock.connect(("127.0.0.1", program.port))
+    large = b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    sock.sendall(large * requests)
+    return sock
 
 
 def _echo_servers(folder: Path) -> Iterator[Callable[..., Program]]:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.e2e.conftest import connect, post_head, read_all, unread
+
+from retinue.host.protocol import MAX_AHEAD
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Program
@@ -28,35 +31,14 @@ def shared(start_echo: Start) -> Program:
     return start_echo(body_timeout_s=1.0, protocol=patience)
 
 
-def _connect(program: Program) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", program.port), timeout=20)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def _post(path: str, length: int) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-    return head.encode()
-
-
-def _read_all(sock: socket.socket) -> bytes:
-    text = b""
-    try:
-        while piece := sock.recv(65536):
-            text += piece
-    except ConnectionResetError:
-        pass
-    return text
-
-
 def _events(program: Program) -> dict[str, int]:
     return dict(program.post("/v1/echo", content=b"x").json()["events"])
 
 
 def test_a_client_that_leaves_while_its_request_waits_frees_its_place(shared: Program) -> None:
     program = shared
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo?wait_ms=30000", 1) + b"x")
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo?wait_ms=30000", 1) + b"x")
         time.sleep(0.3)
     end = time.monotonic() + 5
     while _events(program).get("cancelled", 0) == 0:
@@ -68,8 +50,8 @@ def test_a_client_that_leaves_while_its_request_waits_frees_its_place(shared: Pr
 
 def test_a_large_body_is_refused_by_its_length_before_it_is_sent(shared: Program) -> None:
     program = shared
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo", 100_000_000))
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo", 100_000_000))
         assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
     assert program.is_alive()
 
@@ -88,8 +70,8 @@ def test_a_large_body_that_is_sent_anyway_costs_no_memory(echo_server: Start) ->
 
 def test_a_refused_client_cannot_hold_its_connection_by_sending_on(shared: Program) -> None:
     program = shared
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo", 100_000_000))
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo", 100_000_000))
         began = time.monotonic()
         text = b""
         try:
@@ -99,7 +81,7 @@ def test_a_refused_client_cannot_hold_its_connection_by_sending_on(shared: Progr
         except OSError:
             pass
         else:
-            text = _read_all(sock)
+            text = read_all(sock)
         assert time.monotonic() - began < 5, text
     assert program.is_alive()
 
@@ -108,40 +90,30 @@ def test_a_request_that_is_answered_before_its_body_leaves_the_connection_usable
     shared: Program,
 ) -> None:
     length = 500_000
-    with _connect(shared) as sock:
-        sock.sendall(_post("/v2/models/nope/infer", length))
+    with connect(shared) as sock:
+        sock.sendall(post_head("/v2/models/nope/infer", length))
         assert sock.recv(65536).startswith(b"HTTP/1.1 404")
         for _ in range(10):
             sock.sendall(b"x" * (length // 10))
             time.sleep(0.01)
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert b"HTTP/1.1 200 OK" in _read_all(sock)
+        assert b"HTTP/1.1 200 OK" in read_all(sock)
 
 
 def test_a_slow_body_is_given_up(shared: Program) -> None:
     program = shared
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo", 100) + b"x")
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo", 100) + b"x")
         began = time.monotonic()
-        assert b"request_timeout" in _read_all(sock)
+        assert b"request_timeout" in read_all(sock)
         assert time.monotonic() - began < 5
     assert program.is_alive()
-
-
-def _unread(program: Program, requests: int) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(20)
-    sock.connect(("127.0.0.1", program.port))
-    large = b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    sock.sendall(large * requests)
-    return sock
 
 
 def test_a_client_that_never_reads_is_cut(echo_server: Start) -> None:
     program = echo_server(protocol={"unread_timeout_s": 0.5})
     files = program.open_files
-    socks = [_unread(program, 10) for _ in range(5)]
+    socks = [unread(program, 10) for _ in range(5)]
     end = time.monotonic() + 5
     time.sleep(0.2)
     while program.open_files > files:
@@ -155,7 +127,7 @@ def test_a_client_that_never_reads_is_cut(echo_server: Start) -> None:
 def test_a_client_that_reads_slowly_is_not_cut(echo_server: Start) -> None:
     program = echo_server(protocol={"unread_timeout_s": 0.5})
     whole = len(program.get("/swagger/swagger-ui-bundle.js").content)
-    with _unread(program, 1) as sock:
+    with unread(program, 1) as sock:
         read = 0
         while read < whole:
             piece = sock.recv(32768)
@@ -168,20 +140,20 @@ def test_a_client_that_reads_slowly_is_not_cut(echo_server: Start) -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nA: "])
 def test_slow_headers_are_given_up(shared: Program, sent: bytes) -> None:
     program = shared
-    with _connect(program) as sock:
+    with connect(program) as sock:
         sock.sendall(sent)
         began = time.monotonic()
-        text = _read_all(sock)
+        text = read_all(sock)
         assert time.monotonic() - began < 5
         assert text.startswith(b"HTTP/1.1 408 ") if sent else text == b""
     if not sent:
         return
-    with _connect(program) as sock:  # the same on a connection that has served a request
+    with connect(program) as sock:  # the same on a connection that has served a request
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
         sock.sendall(sent)
         began = time.monotonic()
-        assert b"408" in _read_all(sock)
+        assert b"408" in read_all(sock)
         assert time.monotonic() - began < 5
     assert program.is_alive()
 
@@ -197,10 +169,10 @@ def test_slow_headers_are_given_up(shared: Program, sent: bytes) -> None:
 )
 def test_large_headers_are_refused(shared: Program, sent: bytes) -> None:
     program = shared
-    with _connect(program) as sock:
+    with connect(program) as sock:
         with contextlib.suppress(OSError):
             sock.sendall(sent)
-        text = _read_all(sock)
+        text = read_all(sock)
         assert not text or text.startswith(b"HTTP/1.1 431 ")
     assert program.is_alive()
     assert "Error" not in program.log.read_text()
@@ -221,125 +193,73 @@ def test_large_headers_are_refused(shared: Program, sent: bytes) -> None:
 )
 def test_malformed_requests_are_refused(shared: Program, sent: bytes) -> None:
     program = shared
-    with _connect(program) as sock:
+    with connect(program) as sock:
         sock.sendall(sent)
         sock.shutdown(socket.SHUT_WR)
-        text = _read_all(sock)
+        text = read_all(sock)
         assert not text or text.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
-    assert program.is_alive()
-
-
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-def _ask(program: Program) -> bytes:
-    with _connect(program) as sock:
-        sock.sendall(HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        return _read_all(sock)
-
-
-def _asks_until(program: Program, status: bytes, timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not (text := _ask(program)).startswith(b"HTTP/1.1 " + status):
-        assert time.monotonic() < end, text
-        time.sleep(0.05)
-
-
-def _is_cut(sock: socket.socket) -> bool:
-    sock.settimeout(0.2)
-    with contextlib.suppress(TimeoutError):
-        _read_all(sock)
-        return True
-    return False
-
-
-def test_too_many_requests_under_way_are_told_so(echo_server: Start) -> None:
-    program = echo_server(max_connections=5)
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(_connect(program)) for _ in range(5)]
-        for sock in socks:
-            sock.sendall(_post("/v1/echo?wait_ms=1500", 1) + b"x")
-        _asks_until(program, b"503")
-        text = _ask(program)
-        assert b"retry-after: 1" in text
-        assert b"queue_full" in text
-        crowd = [stack.enter_context(_connect(program)) for _ in range(12)]
-        assert [_is_cut(sock) for sock in crowd] == [True] * 7 + [False] * 5
-        for sock in socks:
-            assert b"200 OK" in sock.recv(65536)
-        _asks_until(program, b"200")
-    assert program.is_alive()
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        HEALTH,
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nA: ",
-        _post("/v1/echo", 1000) + b"x",
-        HEALTH + _post("/v1/echo", 1000) + b"x",
-    ],
-    ids=["silent", "idle", "slow head", "slow body", "slow body behind a request"],
-)
-def test_connections_that_wait_do_not_lock_others_out(echo_server: Start, sent: bytes) -> None:
-    program = echo_server(max_connections=5)
-    with contextlib.ExitStack() as stack:
-        socks = []
-        for _ in range(15):
-            socks.append(stack.enter_context(_connect(program)))
-            socks[-1].sendall(sent)
-            if sent.startswith(HEALTH):
-                assert socks[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
-            assert b"200 OK" in _ask(program)
-        cut = [_is_cut(sock) for sock in socks]
-        assert cut == [True] * sum(cut) + [False] * (15 - sum(cut))  # the oldest went
-        assert sum(cut) in (5, 6)
-    assert program.is_alive()
-
-
-def test_an_idle_connection_is_still_of_use_where_others_came_and_went(echo_server: Start) -> None:
-    program = echo_server(max_connections=5)
-    with _connect(program) as sock:
-        for _ in range(20):
-            assert b"200 OK" in _ask(program)
-        sock.sendall(HEALTH)
-        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
-
-
-def test_requests_that_stall_make_room(echo_server: Start) -> None:
-    program = echo_server(max_connections=5, protocol={"stall_s": 0.5})
-    with contextlib.ExitStack() as stack:
-        bodies = [stack.enter_context(_connect(program)) for _ in range(5)]
-        for sock in bodies:
-            sock.sendall(_post("/v1/echo", 4000) + b"x" * 2000)
-        _asks_until(program, b"503")
-        _asks_until(program, b"200")
-        bodies[0].sendall(b"x" * 2000)  # room enough: it may go on
-        assert b"200 OK" in bodies[0].recv(65536)
-        for _ in range(5):
-            stack.enter_context(_unread(program, 10))
-        _asks_until(program, b"503")
-        _asks_until(program, b"200")
-        crowd = [stack.enter_context(_connect(program)) for _ in range(10)]
-        assert not any(_is_cut(sock) for sock in crowd)
-        assert all(_is_cut(sock) for sock in bodies[1:])
     assert program.is_alive()
 
 
 def test_pipelined_requests_are_answered_in_order(shared: Program) -> None:
     program = shared
-    with _connect(program) as sock:
+    with connect(program) as sock:
         slow, quick = (
             f"POST /v1/echo?wait_ms={wait} HTTP/1.1\r\nHost: localhost\r\n"
             f"X-Request-Id: {name}\r\n{more}Content-Length: 1\r\n\r\nx".encode()
             for wait, name, more in ((200, "first", ""), (0, "second", "Connection: close\r\n"))
         )
         sock.sendall(slow + quick)
-        text = _read_all(sock)
+        text = read_all(sock)
     assert text.count(b"HTTP/1.1 200") == 2
     assert text.index(b"x-request-id: first") < text.index(b"x-request-id: second")
     assert program.is_alive()
+
+
+def test_a_client_that_leaves_stops_the_request_that_others_are_pipelined_behind(
+    echo_server: Start,
+) -> None:
+    program = echo_server()
+    with connect(program) as sock:
+        sock.sendall((post_head("/v1/echo?wait_ms=1500", 1) + b"x") * 3)
+        time.sleep(0.3)
+    end = time.monotonic() + 5
+    while _events(program).get("cancelled", 0) == 0:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert _events(program)["started"] < 10
+    time.sleep(1.5)
+    assert program.log.read_text() == ""
+
+
+def test_only_so_many_requests_may_be_sent_ahead(shared: Program) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(shared) as sock:
+        sock.sendall(ask * MAX_AHEAD)
+        text = b""
+        while text.count(b"200 OK") < MAX_AHEAD:
+            text += sock.recv(65536)
+        with contextlib.suppress(OSError):
+            sock.sendall(post_head("/v1/echo?wait_ms=30000", 1) + b"x" + ask * 1000)
+        assert read_all(sock) == b""
+    assert shared.is_alive()
+    assert shared.log.read_text() == ""
+
+
+@pytest.mark.parametrize("piece", [b"x" * 10_000, b"A: b\r\n" * 1000])
+def test_large_headers_are_refused_while_a_request_is_under_way(
+    shared: Program, piece: bytes
+) -> None:
+    with connect(shared) as sock:
+        sock.sendall(post_head("/v1/echo?wait_ms=30000", 1) + b"x")
+        time.sleep(0.1)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ")
+        began = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < began + 5:
+                sock.sendall(piece)
+                time.sleep(0.01)
+    assert shared.is_alive()
 
 
 def test_one_signal_finishes_accepted_work_and_exits_0(echo_server: Start) -> None:
@@ -365,12 +285,12 @@ def test_one_signal_finishes_accepted_work_and_exits_0(echo_server: Start) -> No
 
 def test_work_that_outlasts_the_drain_is_told_and_exits_0(echo_server: Start) -> None:
     program = echo_server(drain_s=1)
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo?wait_ms=60000", 1) + b"x")
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo?wait_ms=60000", 1) + b"x")
         time.sleep(0.3)
         began = time.monotonic()
         program.process.send_signal(signal.SIGTERM)
-        text = _read_all(sock)
+        text = read_all(sock)
         assert text.startswith(b"HTTP/1.1 503 ")
         assert b"shutting_down" in text
     assert program.process.wait(10) == 0
@@ -379,7 +299,7 @@ def test_work_that_outlasts_the_drain_is_told_and_exits_0(echo_server: Start) ->
 
 def test_idle_connections_do_not_hold_up_the_end(echo_server: Start) -> None:
     program = echo_server()
-    with _connect(program), _connect(program) as sock:
+    with connect(program), connect(program) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
         began = time.monotonic()
@@ -389,8 +309,8 @@ def test_idle_connections_do_not_hold_up_the_end(echo_server: Start) -> None:
 
 def test_a_signal_that_comes_twice_at_once_is_one(echo_server: Start) -> None:
     program = echo_server()
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo?wait_ms=1000", 1) + b"x")
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo?wait_ms=1000", 1) + b"x")
         time.sleep(0.3)
         program.process.send_signal(signal.SIGTERM)
         time.sleep(0.1)
@@ -401,8 +321,8 @@ def test_a_signal_that_comes_twice_at_once_is_one(echo_server: Start) -> None:
 
 def test_a_second_signal_stops_at_once(echo_server: Start) -> None:
     program = echo_server()
-    with _connect(program) as sock:
-        sock.sendall(_post("/v1/echo?wait_ms=60000", 1) + b"x")
+    with connect(program) as sock:
+        sock.sendall(post_head("/v1/echo?wait_ms=60000", 1) + b"x")
         time.sleep(0.3)
         program.process.send_signal(signal.SIGTERM)
         time.sleep(0.8)

@@ -199,4 +199,5 @@ def test_a_client_is_its_key_where_keys_are_checked_else_its_address() -> None:
     assert shown == f"key:{digest(key).removeprefix('sha256:')[:12]}"
     assert by_key.client_id(Caller(authorization=f"Bearer {key}"), "192.0.2.2") == shown
     assert key not in shown
-    assert Policy(Server()).client_id(Caller(api_key=key), "192.0.2.1") == "192.0.2.1"
+    for address in ("192.0.2.1", "::ffff:192.0.2.1"):  # the second on a socket of both families
+        assert Policy(Server()).client_id(Caller(api_key=key), address) == "192.0.2.1"

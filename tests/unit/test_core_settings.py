@@ -1,11 +1,18 @@
 """Settings: the embedded default, the file, the variables, and clear errors."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from retinue.core.errors import ConfigError
-from retinue.core.settings import Settings, default_home, load_settings
+from retinue.core.settings import (
+    Settings,
+    _cores_of_container,
+    cores,
+    default_home,
+    load_settings,
+)
 
 
 def test_the_embedded_default_needs_nothing(
@@ -96,3 +103,21 @@ def test_variables_of_a_kubernetes_service_are_not_taken_for_settings(
     monkeypatch.setenv("RETINUE_SERVICE_HOST", "10.0.0.7")
     monkeypatch.setenv("RETINUE_PORT_8900_TCP_ADDR", "10.0.0.7")
     assert load_settings().server.port == 8900
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 2),
+        ("5000 100000\n", 1),
+        ("max 100000\n", sys.maxsize),
+        ("nonsense", sys.maxsize),
+        ("1 0", sys.maxsize),
+    ],
+)
+def test_a_containers_limit_counts_as_cores(tmp_path: Path, text: str, number: int) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert _cores_of_container(tmp_path / "cpu.max") == number
+    assert _cores_of_container(tmp_path / "missing") == sys.maxsize
+    assert 1 <= cores() <= 4096

@@ -123,6 +123,43 @@ def test_only_an_earlier_export_is_replaced(tmp_path: Path, classifier: Entry) -
     assert read(out / "tiny").instance_group[0].count == 7
 
 
+@pytest.mark.parametrize("file", ["config.pbtxt", "2/model.onnx"])
+def test_what_somebody_else_put_there_is_never_replaced(
+    tmp_path: Path, classifier: Entry, file: str
+) -> None:
+    out = tmp_path / "out"
+    write_repository(out, [classifier], SERVING)
+    theirs = out / "tiny" / file
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text('name: "tiny"')
+    with pytest.raises(ConfigError, match="holds 'tiny', which no export made"):
+        write_repository(out, [classifier], SERVING, force=True)
+    assert theirs.read_text() == 'name: "tiny"'
+
+
+def test_a_link_stays_one(tmp_path: Path, classifier: Entry) -> None:
+    link, real = tmp_path / "link", tmp_path / "disk" / "real"
+    link.symlink_to(real)
+    for force in (False, True):
+        write_repository(link, [classifier], SERVING, force=force)
+        assert link.is_symlink()
+        assert (real / "tiny" / "config.pbtxt").is_file()
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused(
+    tmp_path: Path, classifier: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with monkeypatch.context() as patched:
+        patched.chdir(out)
+        with pytest.raises(ConfigError, match="name a folder inside it"):
+            write_repository(Path(), [classifier], SERVING)
+        write_repository(Path("inside"), [classifier], SERVING)
+    with pytest.raises(ConfigError, match="/proc is a mount point"):
+        write_repository(Path("/proc"), [classifier], SERVING, force=True)
+
+
 def test_a_failure_leaves_what_was_there(
     tmp_path: Path, classifier: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +241,7 @@ def environment(runtime: dict) -> dict[str, object]:
 
 
 def test_kserve_s_yaml_says_how_retinue_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service("cats", ("a", "b"), "registry/retinue:1", max_batch=8, window_ms=5.0)
+    service = Service("cats", ("a", "b"), "registry/retinue:1", max_batch=8, window_ms=5.0, cpu="3")
     runtime, inference = yaml_documents(render(service))
     assert (runtime["kind"], inference["kind"]) == ("ServingRuntime", "InferenceService")
     (container,) = runtime["spec"]["containers"]
@@ -220,6 +257,7 @@ def test_kserve_s_yaml_says_how_retinue_is_run(monkeypatch: pytest.MonkeyPatch) 
     settings = load_settings()
     assert settings.models == ("a", "b")
     assert settings.server.allowed_hosts == ("*",)
+    assert settings.execution.instances == 3
     assert (settings.batching.max_batch, settings.batching.window_ms) == (8, 5.0)
 
 
@@ -234,6 +272,13 @@ def test_kserve_s_yaml_quotes_what_it_is_given() -> None:
     assert environment(runtime)["RETINUE_CACHE"] == "/mnt/models"
     keys = next(one for one in container["env"] if one["name"] == "RETINUE_SERVER__API_KEYS")
     assert keys["valueFrom"]["secretKeyRef"] == {"name": odd, "key": "api_keys"}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "instances"), [("2", 2), ("2.9", 2), ("500m", 1), ("8000m", 8), ("1000", 256)]
+)
+def test_a_pod_has_one_instance_a_cpu_of_its_own(cpu: str, instances: int) -> None:
+    assert Service("x", ("a",), "i", cpu=cpu).instances == instances
 
 
 @pytest.mark.parametrize(

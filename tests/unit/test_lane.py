@@ -360,3 +360,27 @@ class Forgetful(list):
 
 def test_nothing_is_done_by_the_close_of_nothing():
     nothing()
+
+
+def test_an_item_that_comes_while_the_last_instance_is_given_up_does_not_wait_for_ever():
+    async def main() -> None:
+        async with batching(Echo()) as lane:
+            lock = lane._device.lock
+
+            class Late:
+                """Lets another thread, which gives the last instance up, in first."""
+
+                def __enter__(self) -> None:
+                    lane.broken = "no instance is left"
+                    lock.acquire()
+
+                def __exit__(self, *failure: object) -> None:
+                    lock.release()
+
+            lane._device.lock = Late()
+            with pytest.raises(Unavailable, match="no instance is left"):
+                lane.enqueue(1, same)
+            lane._device.lock = lock
+            assert lane.waiting == 0
+
+    asyncio.run(main())

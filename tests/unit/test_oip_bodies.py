@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from retinue.core.errors import InputError, InvalidTensor
 from retinue.core.types import Array, TensorSpec
-from retinue.host.oip.bodies import Body, json_size, parse, parse_raw, render
+from retinue.host.oip.bodies import Body, json_size, parse, parse_raw, render, split
 from retinue.host.oip.inference import Response
 from retinue.host.oip.served import checked
 from retinue.host.oip.tensors import (
@@ -39,7 +39,7 @@ def _body(
 
 
 def _parse(body: bytes, length: bytes | None = None, *specs: TensorSpec) -> dict[str, Array]:
-    return checked(parse(body, json_size(body, length)).inputs, specs or (X,))
+    return checked(parse(*split(body, json_size(body, length))).inputs, specs or (X,))
 
 
 def _render(array: Array, *, binary: bool) -> tuple[bytes, int | None]:
@@ -223,6 +223,7 @@ def test_numbers_beyond_their_datatype_are_refused(dtype: str, data: list[Any]) 
         (8, b"12345678", b"99999", "at most the body"),
         (8, b"12345678", b"-1", "at most the body"),
         (8, b"12345678", b"1" * 500, "at most the body"),
+        (8, b"12345678", b"0" * 20 + b"1" * 5000, "at most the body"),
         (8, b"12345678", b"10", "not JSON"),
     ],
 )
@@ -298,7 +299,7 @@ def test_strings_are_refused_without_padding_them_in_memory() -> None:
 def test_outputs_are_chosen_and_binary_by_the_request_or_one_by_one() -> None:
     def forms(**more: Any) -> tuple[tuple[str, ...], dict[str, bool], bool]:
         raw = _body(**more)[0]
-        body = parse(raw, len(raw))
+        body = parse(*split(raw, len(raw)))
         return body.outputs, dict(body.binary), body.binary_default
 
     assert forms() == ((), {}, False)

@@ -215,6 +215,47 @@ def test_tensors_that_are_refused(fields: dict[str, Any], text: str) -> None:
         messages.infer_request(_request(**fields))
 
 
+@pytest.mark.parametrize("field", ["inputs", "outputs", "parameters", "raw_input_contents"])
+def test_very_many_fields_are_refused_before_they_take_memory(field: str) -> None:
+    number = _request().DESCRIPTOR.fields_by_name[field].number
+    one = bytes([number << 3 | 2, 0])
+    assert messages.parse("ModelInferRequest", one * messages.MAX_FIELDS)
+    with pytest.raises(InvalidRequest, match="more than 4096 fields"):
+        messages.parse("ModelInferRequest", one * (messages.MAX_FIELDS + 1))
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        b"\xf8\x07\x96\x01",
+        b"\xf9\x07" + b"\xff" * 8,
+        b"\xfa\x07\x82\x01" + b"\xff" * 130,
+        b"\xfb\x07\x08\x01\xfc\x07",
+        b"\xfd\x07" + b"\xff" * 4,
+    ],
+    ids=["varint", "64 bits", "length", "group", "32 bits"],
+)
+def test_fields_are_counted_behind_those_of_every_wire_type(unknown: bytes) -> None:
+    one = b"\x2a\0"
+    assert len(messages.parse("ModelInferRequest", unknown + one * 9).inputs) == 9
+    with pytest.raises(InvalidRequest, match="more than 4096 fields"):
+        messages.parse("ModelInferRequest", unknown + one * messages.MAX_FIELDS)
+
+
+def test_what_is_read_element_by_element_is_known() -> None:
+    eight = {"raw_input_contents": [EIGHT]}
+    assert not messages.is_slow(_request(inputs=[_tensor()], **eight))
+    assert messages.is_slow(_request(inputs=[_tensor(), _tensor("BYTES")], **eight))
+    contents = {"fp32_contents": [1.0, 2.0]}
+    assert messages.is_slow(_request(inputs=[_tensor(contents=contents)]))
+
+
+def test_many_parameters_of_a_tensor_are_refused() -> None:
+    many = {str(i): {"int64_param": i} for i in range(messages.MAX_FIELDS + 1)}
+    with pytest.raises(InvalidRequest, match="more than 4096 parameters"):
+        messages.infer_request(_request(outputs=[{"name": "y", "parameters": many}]))
+
+
 def test_many_typed_elements_are_refused() -> None:
     count = messages.MAX_TYPED_ELEMENTS + 1
     tensor = _tensor("BOOL", (count,), contents={"bool_contents": [True] * count})

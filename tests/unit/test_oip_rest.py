@@ -18,6 +18,7 @@ from retinue.core.settings import Batching, Server, Settings
 from retinue.host import http
 from retinue.host.edge import State
 from retinue.host.oip import rest
+from retinue.host.oip.bodies import parse
 from retinue.host.oip.compression import decompress
 from retinue.testing.host import FakeHost
 from retinue.testing.pipelines import FAKE_MODELS, FakeServed
@@ -112,9 +113,32 @@ def test_big_bodies_are_the_same_off_the_event_loop() -> None:
     rows = np.arange(60_000, dtype=np.float32).reshape(-1, 2)
     tensor = {"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.tolist()}
     raw = json.dumps({"inputs": [tensor]}).encode()
-    assert len(raw) > rest.BIG_JSON
+    assert len(raw) > rest.BIG
     answer = call("POST", INFER, content=raw)
     assert answer.json()["outputs"][0]["data"] == rows.reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("model", ["fake", "fake-image"])
+def test_many_strings_are_read_off_the_event_loop_whatever_the_model_takes(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[Any] = []
+
+    async def to_thread(work: Any, *given: Any) -> Any:
+        moved.append(work)
+        return work(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    size = rest.BIG + 4
+    for datatype in ("BYTES", "FP32"):
+        parameters = {"binary_data_size": size}
+        shape = [size // 4]
+        entry = {"name": "x", "datatype": datatype, "shape": shape, "parameters": parameters}
+        head = json.dumps({"inputs": [entry]}).encode()
+        length = {"inference-header-content-length": str(len(head))}
+        path = f"/v2/models/{model}/infer"
+        assert call("POST", path, content=head + bytes(size), headers=length).status_code == 400
+    assert moved == [parse]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +328,8 @@ def test_the_repository_is_listed_and_changed() -> None:
         ("models/spare/load", b"{", 400),
         ("models/fake-image/unload", b"", 400),
         ("models/none/load", b"", 404),
+        ("models/none-image/load", b"", 404),
+        ("models/none-image/unload", b"", 404),
         ("models/spare/unload", b"", 404),
         ("index", b"[]", 400),
         ("index", b"{", 400),

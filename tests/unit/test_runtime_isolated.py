@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,9 @@ from retinue.core.errors import (
     ModelError,
     ModelRunFailed,
     PluginError,
+    Unavailable,
 )
+from retinue.runtimes import isolated
 from retinue.runtimes._shared import SharedMemory
 from retinue.runtimes.isolated import Isolated
 from retinue.testing import onnx_models
@@ -77,6 +80,13 @@ def row(value: float) -> dict[str, np.ndarray]:
     return {"x": np.full((1, 1), value, np.float32)}
 
 
+def await_end(child: int) -> None:
+    end = time.monotonic() + 10
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "the child outlives its parent"
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Isolated]]:
     """Install a runtime that crashes on demand as a plug-in from outside."""
@@ -114,6 +124,37 @@ def test_a_crash_is_an_error_and_this_process_lives(
     runtime.close()
     with pytest.raises(ModelRunFailed, match="closed"):
         runtime.run(row(0))
+
+
+def test_a_death_while_nothing_ran_costs_no_answer(fragile: Callable[..., Isolated]) -> None:
+    runtime = fragile()
+    for _ in range(2):
+        runtime._child._process.kill()
+        runtime._child._process.wait()
+        assert runtime.run(row(0))["x"][0, 0] == 0
+
+
+def test_a_process_that_cannot_be_replaced_is_a_crash(tmp_path: Path) -> None:
+    path = onnx_models.aliases(tmp_path / "m.onnx")
+    x = {"x": np.ones((1, 3), np.float32)}
+    with closing(Isolated("onnxruntime", path)) as runtime:
+        path.unlink()
+        runtime._child._process.kill()
+        runtime._child._process.wait()
+        for _ in range(2):
+            with pytest.raises(InstanceCrashed, match=r"SIGKILL.* while it ran nothing, .*m\.onnx"):
+                runtime.run(x)
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match=r"no process can be started for .*ulimit"):
+            Isolated("onnxruntime", Path("x"))
+    assert psutil.Process().num_fds() == before
 
 
 def test_errors_arrive_as_the_same_class(fragile: Callable[..., Isolated]) -> None:
@@ -171,7 +212,7 @@ def test_the_child_ends_with_its_parent(fragile: Callable[..., Isolated], value:
         "from pathlib import Path\n"
         "from retinue.runtimes.isolated import Isolated\n"
         "runtime = Isolated('fragile', Path('w.onnx'))\n"
-        "print(runtime._process.pid, flush=True)\n"
+        "print(runtime._child._process.pid, flush=True)\n"
         f"runtime.run({{'x': np.full((1, 1), {value}, np.float32)}})\n"
         "sys.stdin.read()\n"
     )
@@ -188,16 +229,43 @@ def test_the_child_ends_with_its_parent(fragile: Callable[..., Isolated], value:
         assert psutil.pid_exists(child)
         time.sleep(0.2)
         parent.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 10
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, "the child outlives its parent"
-        time.sleep(0.02)
+    await_end(child)
+
+
+def test_a_child_that_hangs_ends_with_its_parent_too(tmp_path: Path) -> None:
+    path = onnx_models.aliases(tmp_path / "m.onnx")
+    code = (
+        "import signal\n"
+        "from pathlib import Path\n"
+        "from retinue.runtimes.isolated import Isolated\n"
+        f"runtime = Isolated('onnxruntime', Path({str(path)!r}))\n"
+        "print(runtime._child._process.pid, flush=True)\n"
+        "runtime._child._process.send_signal(signal.SIGSTOP)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    await_end(int(done.stdout))
+
+
+@pytest.mark.parametrize("asked", [b"", b'{"runtime": "nope", "path": "x"}\n'])
+def test_the_child_of_a_parent_that_is_gone_says_nothing(
+    asked: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for waits in (False, True):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, closing(SharedMemory.make()) as memory:
+            ours.sendall(asked)
+            if not waits:
+                ours.close()
+            child = isolated._start(theirs.fileno(), memory.descriptor, memory.descriptor)
+            time.sleep(0.3 if waits else 0)
+        assert child.wait(10) == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_stop_signals_are_the_parent_s_business(fragile: Callable[..., Isolated]) -> None:
     runtime = fragile()
     for number in (signal.SIGINT, signal.SIGTERM):
-        runtime._process.send_signal(number)
+        runtime._child._process.send_signal(number)
     assert runtime.run(row(0))["x"][0, 0] == 0
 
 

@@ -198,6 +198,21 @@ def test_a_server_that_is_away_is_unavailable() -> None:
         TritonRuntime(Path("x"), device="http://a..b/m")
 
 
+def test_another_protocol_s_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as one:
+                one.recv(1000)
+                one.sendall(b"\0\0\x06\4\0\0\0\0\0\0\5\0\0@\0")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Unavailable, match=r"does not speak HTTP \(gRPC has a port"):
+            TritonRuntime(Path("x"), device=f"http://127.0.0.1:{listener.getsockname()[1]}/m")
+        thread.join()
+
+
 def test_an_answer_may_not_be_boundless(
     site: web.Site, connect: Callable[..., TritonRuntime], monkeypatch: pytest.MonkeyPatch
 ) -> None:

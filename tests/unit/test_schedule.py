@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 
 import pytest
 from hypothesis import given, settings
@@ -188,6 +189,28 @@ def test_clients_that_come_once_are_not_remembered():
         while len(schedule) > 2:
             schedule.take(0.0, 1)
     assert len(schedule._levels[0]._flows) < 200
+
+
+def test_clients_that_come_once_each_to_a_queue_that_is_never_empty_are_not_remembered():
+    schedule: Schedule[Item] = Schedule(max_batch=1, max_queue=1000)
+    schedule.push(Item(0.0, Terms(client="first")))
+    for number in range(5000):
+        schedule.push(Item(0.0, Terms(client=str(number))))
+        schedule.take(0.0, 1)
+    assert len(schedule) == 1
+    assert len(schedule._levels[0]._flows) < 200
+
+
+def test_run_times_may_be_asked_for_while_a_new_size_is_learnt(monkeypatch):
+    cost = RunCost()
+    cost.observe(4, 1.0)
+
+    def listed(sizes: list[int], size: int) -> None:
+        insort(sizes, size)
+        assert cost.predict(size + 1) == 0.75
+
+    monkeypatch.setattr("retinue.pipeline.cost.insort", listed)
+    cost.observe(2, 0.5)
 
 
 def push(schedule: Schedule[Item], *items: Item) -> None:

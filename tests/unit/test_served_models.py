@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from retinue.core.errors import AccessError, ModelCorrupt, ModelNotFound
+from retinue.core.errors import AccessError, ModelCorrupt, ModelNotFound, ShuttingDown
+from retinue.core.protocols import Model
 from retinue.core.settings import Batching, Execution, Server, Settings
 from retinue.core.types import Image
 from retinue.host.services import HostServices
-from retinue.models.registry import Registry
+from retinue.models.registry import Entry, Registry
+from retinue.testing.models import FakeModel
 from retinue.testing.onnx_models import color_detector
 
 CARD = """
@@ -154,3 +157,60 @@ def test_clients_may_change_models_only_where_the_settings_let_them(tmp_path: Pa
         assert states(host)["one"] == ("READY", "")
 
     served(tmp_path, main, "one", control=False)
+
+
+def test_a_model_that_is_unloaded_finishes_its_work_while_the_server_ends(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+
+    async def main(host: HostServices) -> None:
+        pipeline = host.pipeline("one")
+        records = [asyncio.create_task(pipeline.submit(RED)) for _ in range(40)]
+        await asyncio.sleep(0)
+        unload = asyncio.create_task(host.unload("one"))
+        await asyncio.sleep(0)
+        await host.drain(5)
+        await unload
+        assert [(await record).outcome.error for record in records] == [None] * 40
+
+    served(tmp_path, main, "one")
+
+
+def test_a_model_that_is_loaded_while_the_server_ends_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "one")
+    loaded: list[Model] = []
+    go = threading.Event()
+
+    def load(entry: Entry, execution: Execution) -> Model:
+        assert go.wait(5)
+        loaded.append(FakeModel(name=entry.card.name, version=entry.version))
+        return loaded[-1]
+
+    async def main(host: HostServices) -> None:
+        monkeypatch.setattr("retinue.host.models.load_model", load)
+        loading = asyncio.create_task(host.load("one"))
+        await asyncio.sleep(0.01)
+        await host.drain(0.01)
+        go.set()
+        with pytest.raises(ShuttingDown):
+            await loading
+        assert len(loaded) == 2
+        assert all(model.fake.closed for model in loaded)
+        with pytest.raises(ShuttingDown):
+            await host.load("one")
+
+    served(tmp_path, main)
+
+
+def test_a_model_that_was_unloaded_is_no_failure(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+
+    async def main(host: HostServices) -> None:
+        install(tmp_path, "one", cell=32).write_bytes(b"no model")
+        with pytest.raises(ModelCorrupt):
+            await host.load("one")
+        await host.unload("one")
+        assert states(host)["one"] == ("UNAVAILABLE", "unloaded")
+
+    served(tmp_path, main, "one")

@@ -7,6 +7,7 @@ The embedded default needs no file at all. A variable names a nested setting wit
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -241,5 +242,22 @@ def _check_variables() -> None:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, a container's limit included."""
+    if hasattr(os, "sched_getaffinity"):
+        number = len(os.sched_getaffinity(0))
+    else:
+        number = os.cpu_count() or 1
+    return min(number, _cores_of_container(Path("/sys/fs/cgroup/cpu.max")))
+
+
+def _cores_of_container(limit: Path) -> int:
+    """Return the cores that a control group allows, rounded up; very many without a limit.
+
+    Source: cpu.max of https://docs.kernel.org/admin-guide/cgroup-v2.html: microseconds, or "max", of
+    every so many.
+    """
+    try:
+        quota, period = limit.read_text("ascii").split()
+        return max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return sys.maxsize

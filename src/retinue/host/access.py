@@ -229,6 +229,6 @@ class Policy:
             "key:" and the first 12 hex digits of the key's digest, else the address.
         """
         if not self._digests:
-            return address
+            return address.removeprefix("::ffff:")  # of a socket that takes IPv4 and IPv6
         start = len(DIGEST_PREFIX)
         return f"key:{digest(_key(caller))[start : start + 12]}"

@@ -123,6 +123,11 @@ def error_body(error: RetinueError, path: str, request: str, *, v2: bool = False
     return {"path": path, "error": shown, "request_id": request}
 
 
+def is_v2(path: str) -> bool:
+    """Return whether a path is the Open Inference Protocol's, whose errors have its own shape."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
 def error_headers(error: RetinueError) -> Headers:
     """Return the headers that HTTP asks for beside this error."""
     if isinstance(error, Unauthenticated):
@@ -226,8 +231,7 @@ class Edge:
             known, status = RetinueError("internal error; the server's log has the details"), 500
         if isinstance(known, ClientClosed):
             return
-        v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
-        body = error_body(known, scope["filename"], request, v2=v2)
+        body = error_body(known, scope["filename"], request, v2=is_v2(scope["path"]))
         await respond_json(send, body, status, headers + error_headers(known))
 
 

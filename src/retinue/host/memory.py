@@ -6,8 +6,8 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-MMAP_THRESHOLD = 32 * 2**20  # the most that glibc accepts
-TRIM_THRESHOLD = 256 * 2**20
+MMAP_THRESHOLD = 4 * 2**20
+TRIM_THRESHOLD = 16 * 2**20
 
 
 def keep_freed_memory() -> bool:
@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns larger blocks to the system at once, and each request's bodies, pixels
     and tensors then cost a page fault every 4 kB: for a tensor of 600 kB over gRPC that was 60 %
-    of a request's CPU time. At most `TRIM_THRESHOLD` is kept at the heap's end, and blocks of more
-    than `MMAP_THRESHOLD` still go back.
+    of a request's CPU time. At most `TRIM_THRESHOLD` is kept at the end of each heap (a thread may
+    have one of its own), and blocks of more than `MMAP_THRESHOLD` still go back.
 
     Source: mallopt(3).
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from retinue.core.errors import AccessError, ModelNotFound, RetinueError
+from retinue.core.errors import AccessError, ModelNotFound, RetinueError, ShuttingDown
 from retinue.core.protocols import Model
 from retinue.core.record import Record
 from retinue.core.settings import Settings, cores
@@ -55,11 +56,13 @@ class ServedModels:
         self._changing: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._lock = asyncio.Lock()
+        self._draining = False
 
     async def serve(self, entry: Entry) -> None:
         """Load a model and serve it; what served under its name before finishes its work.
 
         Raises:
+            ShuttingDown: `drain` began in the meantime.
             RetinueError: it cannot be loaded or run; nothing has changed then.
         """
         settings, name = self._settings, entry.card.name
@@ -78,6 +81,7 @@ class ServedModels:
         )
         try:
             await pipeline.start()
+            self._check_running()
         except BaseException:
             await pipeline.drain(0)
             raise
@@ -86,8 +90,9 @@ class ServedModels:
         self.cards[name] = entry.card
         if before is not None:
             self._metrics.forget_queue(name, before.model.version)
-            await before.drain(settings.server.drain_s)
         self._metrics.watch_queue(name, entry.version, lambda: pipeline.queue_depth)
+        if before is not None:
+            await before.drain(settings.server.drain_s)
 
     def _fills_the_cores(self, model: Model) -> bool:
         """Tell whether this machine's cores run the model, one picture at a time on each."""
@@ -101,7 +106,9 @@ class ServedModels:
 
     def repository(self) -> Sequence[RepositoryEntry]:
         """Return all models that are installed or loaded, by name."""
-        found = {entry.card.name: entry.version for entry in self._registry().installed()}
+        # Of several versions the current one comes first.
+        installed = reversed(self._registry().installed())
+        found = {entry.card.name: entry.version for entry in installed}
         found |= {name: pipeline.model.version for name, pipeline in self.pipelines.items()}
         return [self._describe(name, found[name]) for name in sorted(found)]
 
@@ -110,13 +117,14 @@ class ServedModels:
         pipeline = self.pipelines.get(name)
         if state is None and pipeline is not None and pipeline.ready:
             return RepositoryEntry(name, version, "READY")
-        reason = self._failed.get(name, "unloaded" if pipeline is None else "no instance is alive")
+        reason = "no instance is alive" if pipeline else self._failed.get(name, "unloaded")
         return RepositoryEntry(name, version, state or "UNAVAILABLE", "" if state else reason)
 
     async def load(self, model: str) -> None:
         """Load an installed model, or load it anew; see `retinue.host.contract.Host.load`."""
         self._check_control()
         async with self._lock:
+            self._check_running()
             self._changing[model] = "LOADING"
             try:
                 await self.serve(await asyncio.to_thread(self._registry().get, model))
@@ -137,6 +145,7 @@ class ServedModels:
             if pipeline is None:
                 raise ModelNotFound(f"no model {model[:64]!r} is loaded")
             del self.cards[model]
+            self._failed.pop(model, None)
             self._metrics.forget_queue(model, pipeline.model.version)
             self._changing[model] = "UNLOADING"
             try:
@@ -146,9 +155,23 @@ class ServedModels:
 
     async def drain(self, timeout_s: float) -> None:
         """Finish accepted work in at most so many seconds, close the models, end the threads."""
-        await asyncio.gather(*(pipeline.drain(timeout_s) for pipeline in self.pipelines.values()))
+        self._draining = True
+        await asyncio.gather(
+            *(pipeline.drain(timeout_s) for pipeline in self.pipelines.values()),
+            self._finish_change(timeout_s),
+        )
         if not await self._devices.stop(timeout_s and 1.0):
             _log.warning("a thread still runs; it is left behind")
+
+    async def _finish_change(self, timeout_s: float) -> None:
+        """Wait for a model that is being replaced or unloaded: it finishes its work too."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._lock:
+                pass
+
+    def _check_running(self) -> None:
+        if self._draining:
+            raise ShuttingDown("the server is shutting down and loads no model; try another one")
 
     def _registry(self) -> Registry:
         return Registry(self._settings.cache)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from retinue.core.errors import QueueFull
 from retinue.host.edge import (
@@ -26,6 +26,7 @@ from retinue.host.edge import (
     error_body,
     error_headers,
     header_map,
+    is_v2,
     request_id,
     respond_json,
 )
@@ -36,13 +37,17 @@ LINGER_S = 5.0
 UNREAD_TIMEOUT_S = 30.0
 STALL_S = 5.0
 ENOUGH_BYTES = 1024
+MAX_AHEAD = 64
+"""Most requests that a client may send ahead of their answers; each costs memory."""
 
 
 async def busy(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer that too many connections have a request under way."""
     error = QueueFull("too many requests under way; try again, or raise server.max_connections")
-    body = error_body(error, "", request_id(header_map(scope)))
-    headers = [(b"connection", b"close"), *error_headers(error), *API_HEADERS]
+    request = request_id(header_map(scope))
+    body = error_body(error, "", request, v2=is_v2(scope["path"]))
+    own = [(b"connection", b"close"), (b"x-request-id", request.encode("ascii"))]
+    headers = [*own, *error_headers(error), *API_HEADERS]
     await respond_json(send, body, error.http_status, headers)
 
 
@@ -73,9 +78,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._served = self.app
         self._open_requests = 0
-        self._header_bytes = 0
+        self._at_work: RequestResponseCycle | None = None
+        self._in_head = True  # what arrives next is no body
+        self._header_bytes = 0  # of a head that is not complete
         self._body_bytes = 0  # of the latest request, since a look at it; enough if it has ended
-        self._lingers = False  # a request was answered, and its body still arrives
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
 
@@ -93,6 +99,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_unread_timer()
         self._waiting.pop(self, None)
         super().connection_lost(exc)
+        # uvicorn tells only the latest request that its client is gone.
+        self.pipeline.clear()
+        if self._at_work is not None:
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
 
     def pause_writing(self) -> None:
         """Wait for the client to read, but not forever."""
@@ -106,27 +117,31 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived; while no request is open it is part of a request's headers."""
-        if self._open_requests == 0 and not self._lingers:
+        """Parse what arrived; what is no body is part of a request's headers."""
+        if self._in_head:
             self._header_bytes += len(data)
-            if self._timer is None:
+            if self._open_requests == 0 and self._timer is None:
                 self._arm(self.header_timeout_s, self._too_slow)
         super().data_received(data)
-        if self._open_requests == 0 and self._header_bytes > self.max_header_bytes:
+        if self._header_bytes > self.max_header_bytes:
             self._refuse(b"431 Request Header Fields Too Large")
         elif self._open_requests and self._timer is None and not self.transport.is_closing():
             self._watch_body()
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless its headers are too large."""
+        """Start the request, unless its headers are too large or too many go before it."""
         self._disarm()
-        self._open_requests += 1
         self._header_bytes = 0
-        self._body_bytes = 0
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.max_header_bytes:
             self._refuse(b"431 Request Header Fields Too Large")
             raise ValueError("headers too large")  # stops the parser; the answer is on its way
+        if self._open_requests > MAX_AHEAD:
+            self.transport.abort()
+            raise ValueError("too many requests sent ahead")
+        self._in_head = False
+        self._open_requests += 1
+        self._body_bytes = 0
         waits = self in self._waiting
         if waits:
             self._waiting.move_to_end(self)
@@ -144,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note the end of a request's body."""
         super().on_message_complete()
-        self._lingers = False
+        self._in_head = True
         self._disarm()
         self._body_bytes = self.enough_bytes
         if self._open_requests:
@@ -153,19 +168,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on to the next request; what is still sent of this one is waited out, for a while."""
         self._open_requests -= 1
-        self._header_bytes = 0
-        unread = self.cycle is not None and self.cycle.more_body
         super().on_response_complete()
         if self._open_requests == 0 or not self._is_under_way():
             self._wait()
-        if unread and self._open_requests == 0 and not self.transport.is_closing():
-            self._lingers = True
+        if not self._in_head and self._open_requests == 0 and not self.transport.is_closing():
             self._arm(self.linger_s, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request, unless the connection was refused already."""
         if not self.transport.is_closing():
             super().send_400_response(msg)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._at_work = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _is_under_way(self) -> bool:
         """Tell whether enough of a request came to work on it."""
@@ -240,11 +256,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: bytes) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._open_requests == 0:  # else it would pass for another request's answer
             self.transport.write(
                 b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )
-            self.transport.close()
+        self.transport.close()
 
 
 def bounded(max_connections: int) -> type[BoundedProtocol]:

@@ -71,7 +71,7 @@ def bind_grpc(server: Server) -> socket.socket | None:
 
     Raises:
         AddressInUse: another program has the port.
-        ConfigError: there is no port after ``server.port``; or as `bind`.
+        ConfigError: there is no port after ``server.port``, or it is that port; or as `bind`.
     """
     if not server.grpc:
         return None
@@ -82,6 +82,8 @@ def bind_grpc(server: Server) -> socket.socket | None:
         raise ConfigError(
             f"server.port is {server.port} and gRPC takes the next one: give server.grpc_port"
         )
+    if port and port == server.port:
+        raise ConfigError(f"server.port and server.grpc_port are both {port}; choose another one")
     return bind(server.host, port, "--grpc-port")
 
 
@@ -158,6 +160,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._grpc is not None:
             await self._grpc.start()
+        for sock in sockets or ():
+            sock.listen(self.config.backlog)  # uvloop would not say that it failed
         await super().startup(sockets)
         self._on_started()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import Any
@@ -38,6 +39,8 @@ class Admission:
         self._clients: Counter[str] = Counter()
         self.accepted = 0
         """Items that are in the pipeline."""
+        self.empty = asyncio.Event()
+        """Set when the last of them left."""
 
     @property
     def depth(self) -> int:
@@ -51,6 +54,7 @@ class Admission:
             DeadlineExceeded: it has passed, or it is NaN, which no queue can order.
         """
         if not deadline > now:
+            self._counters.shed("admission")
             late = (now - deadline) * 1000
             message = f"the deadline had passed {late:.3g} ms before the request came in"
             raise DeadlineExceeded(f"{message}; allow more time")
@@ -61,6 +65,7 @@ class Admission:
         terms: Terms,
         *,
         may_evict: bool,
+        freed: int = 0,
     ) -> float:
         """Count items in.
 
@@ -68,6 +73,7 @@ class Admission:
             count: How many.
             terms: What is asked for them; times on ``time.monotonic()``'s clock.
             may_evict: Whether they may take the place of what waits.
+            freed: Waiting items of the same client that leave if these come in.
 
         Returns:
             The seconds that they are expected to take, before any correction.
@@ -78,18 +84,20 @@ class Admission:
         """
         client = terms.client
         limit = self._batching.max_per_client
-        if limit and self._clients[client] + count > limit:
+        under_way = self._clients[client] - freed if limit else 0
+        if limit and under_way + count > limit:
             self._counters.shed("client")
-            under_way = self._clients[client]
             message = f"{self._name}: {under_way} of this client's items are under way, of {limit}"
             raise QueueFull(f"{message} that may be; send fewer at a time")
+        # First, so that nobody has to make room for what is refused.
+        estimate = self._foresee(count, terms)
         most = self._batching.max_queue
-        if self.depth + count > most and not (may_evict and self._make_room(terms)):
+        if self.depth - freed + count > most and not (may_evict and self._make_room(terms)):
             self._counters.shed("full")
             message = f"{self._name}: {self.depth} items wait already and {most} may"
             raise QueueFull(f"{message}; send fewer at a time or try again later")
-        estimate = self._foresee(count, terms)
         self.accepted += count
+        self.empty.clear()
         if limit:
             self._clients[client] += count
         return estimate
@@ -97,6 +105,8 @@ class Admission:
     def leave(self, count: int, client: str) -> None:
         """Count items out."""
         self.accepted -= count
+        if not self.accepted:
+            self.empty.set()
         if self._batching.max_per_client:
             self._clients[client] -= count
             if not self._clients[client]:
@@ -117,10 +127,10 @@ class Admission:
         before = (ahead + count - 1) / (size * max(1, lane.alive))
         estimate = self._preparing.schedule.cost.alone + run_s * (1 + before)
         left = terms.deadline - time.monotonic()
-        if ahead and self._forecast.correct(estimate) + lane.schedule.window_s > left:
+        needs = self._forecast.correct(estimate) + lane.schedule.window_s
+        if ahead and needs > left:
             self._forecast.doubt()
             self._counters.shed("admission")
-            needs = self._forecast.correct(estimate)
             message = f"{self._name}: {ahead} items go before this one, about {needs * 1000:.0f} ms"
             raise DeadlineExceeded(
                 f"{message}, and {left * 1000:.0f} ms are left; allow more time or send less"

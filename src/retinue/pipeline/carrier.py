@@ -17,10 +17,11 @@ from retinue.media.decode import decode
 from retinue.pipeline.cache import Cached, ResponseCache
 from retinue.pipeline.counters import Counters
 from retinue.pipeline.device import Device
-from retinue.pipeline.lane import Lane, Unwatched
+from retinue.pipeline.lane import Lane
 from retinue.pipeline.lead import Lead
 from retinue.pipeline.request import Request
-from retinue.pipeline.worker import Instance, Job, nothing, same
+from retinue.pipeline.watcher import Unwatched
+from retinue.pipeline.worker import Instance, Job, Result, nothing, same
 
 _HASH_ON_LOOP_BYTES: Final = 1 << 20
 
@@ -32,7 +33,7 @@ class _Shedding(Unwatched):
         self._counters = counters
 
     def shed(self, reason: str) -> None:
-        self._counters.shed(reason)
+        self._counters.shed("decode" if reason == "running" else reason)
 
 
 class Carrier:
@@ -82,7 +83,7 @@ class Carrier:
             name=f"preparing for {model.name}",
             max_batch=1,
             max_queue=running.schedule.max_queue,
-            after=running.schedule.cost,
+            after=running,
             held=lambda request: self._lead.is_enough(request.place),
             watcher=_Shedding(counters),
         )
@@ -104,20 +105,27 @@ class Carrier:
         request.tags = {**(request.tags or {}), "cache": "hit"}
         return found.outcome
 
-    def take_over(self, request: Request) -> None:
-        """Let a frame take the place of its stream's last one, if that still waits."""
+    def follow(self, request: Request) -> Request | None:
+        """Give a frame the place of its stream's last one; return that, unless it is being run."""
+        last = self._streams.get((request.terms.client, request.stream))
+        if last is None or last.waiting is None:
+            return None
+        if last.waiting[0] is self._running and not last.queued:
+            return None
+        # A stream whose every frame went to the end of the queue would starve.
+        urgency = min(request.terms.urgency, last.terms.urgency, last.terms.deadline)
+        request.terms = request.terms._replace(urgency=urgency)
+        return last
+
+    def remember(self, request: Request) -> None:
+        """Note that an admitted request is the latest frame of its stream."""
         if request.stream:
-            last = self._streams.get((request.terms.client, request.stream))
-            if last is not None:
-                last.supersede()
-                # A stream whose every frame went to the end of the queue would starve.
-                urgency = min(request.terms.urgency, last.terms.urgency, last.terms.deadline)
-                request.terms = request.terms._replace(urgency=urgency)
             self._streams[request.terms.client, request.stream] = request
 
     def forget(self, request: Request) -> None:
         """Note that a request has its answer, or that nobody waits for it."""
         self._lead.give_up(request.place)
+        request.waiting = None  # the job there knows the request: a cycle would keep the picture
         stream = (request.terms.client, request.stream)
         if self._streams.get(stream) is request:
             del self._streams[stream]
@@ -147,6 +155,7 @@ class Carrier:
         request.waiting = (self._running, running)
         ran = await self._running.wait(running)
         request.timings["queue"] = ran.queue_ms
+        self._note_late(ran)
         outcome: Outcome = ran.unwrap()
         return outcome
 
@@ -156,6 +165,7 @@ class Carrier:
         request.waiting = (self.preparing, preparing)
         ready = await self.preparing.wait(preparing)
         timings["queue"] = ready.queue_ms
+        self._note_late(ready)
         prepared = ready.unwrap()
         if request.stale:
             self._counters.shed("superseded")
@@ -169,6 +179,11 @@ class Carrier:
             timings["run"] = ran.run_ms
             request.batch_size = ran.batch_size
         return ran.unwrap()
+
+    def _note_late(self, result: Result[Any]) -> None:
+        """Count an item that was found late after its decoding; its lane counts all others."""
+        if result.batch_size and isinstance(result.error, DeadlineExceeded):
+            self._counters.shed("decode")
 
     # ---- on a device's thread
 
@@ -187,7 +202,6 @@ class Carrier:
             began = decoded
         request.width, request.height = image.width, image.height
         if time.monotonic() >= request.terms.deadline:
-            self._counters.shed("decode")
             raise DeadlineExceeded("the deadline passed while the image was decoded")
         prepared = self._model.preprocess(image)
         timings["preprocess"] = (time.perf_counter() - began) * 1000

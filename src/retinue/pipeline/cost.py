@@ -16,6 +16,8 @@ class RunCost:
 
     A size that was never run is bounded from below by its neighbours: a larger batch takes no less
     time than a smaller one, and no more for each item.
+
+    One thread at a time observes; any may predict and doubt meanwhile.
     """
 
     def __init__(self, weight: float = 0.2) -> None:
@@ -30,8 +32,9 @@ class RunCost:
         """Learn from a run of ``size`` items."""
         known = self._seconds.get(size)
         if known is None:
-            insort(self._sizes, size)
+            # In this order: who predicts meanwhile looks up the sizes that it finds.
             self._seconds[size] = seconds
+            insort(self._sizes, size)
         else:
             self._seconds[size] = known + self._weight * (seconds - known)
         self.alone = self.predict(1)

@@ -146,10 +146,8 @@ class Level:
     def _new_flow(self) -> _Flow:
         flows = self._flows
         if len(flows) > _FORGET_ABOVE and len(flows) > 2 * len(self._order):
-            # Who waits for nothing and is owed nothing need not be remembered.
-            done = [c for c, flow in flows.items() if not flow.keys and flow.turn <= self._turn]
-            for client in done:
-                del flows[client]
+            # Who waits for nothing owes one turn at most: not worth remembering for ever.
+            self._flows = {client: flow for client, flow in flows.items() if flow.keys}
         return _Flow(self._turn)
 
     def _unlist(self, flow: _Flow) -> None:

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, Protocol
+from typing import Any, Final, Generic
 
 from retinue.core.errors import (
     DeadlineExceeded,
@@ -19,37 +19,15 @@ from retinue.core.errors import (
     Superseded,
     Unavailable,
 )
-from retinue.pipeline.cost import RunCost
 from retinue.pipeline.device import Device, in_thread
 from retinue.pipeline.flows import Terms
 from retinue.pipeline.schedule import Schedule
+from retinue.pipeline.watcher import Unwatched, Watcher
 from retinue.pipeline.worker import In, Instance, Job, Out, R, Result, Run, Task, contain
 
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 30.0
-
-
-class Watcher(Protocol):
-    """Is told, under the device's lock, what a lane does; must be quick."""
-
-    def ran(self, task: Task[Any, Any], run: Run) -> None:
-        """Take note of a batch."""
-        ...
-
-    def shed(self, reason: str) -> None:
-        """Take note of an item that was not answered for lack of time or room."""
-        ...
-
-
-class Unwatched:
-    """A `Watcher` that takes no note."""
-
-    def ran(self, task: Task[Any, Any], run: Run) -> None:
-        """Do nothing."""
-
-    def shed(self, reason: str) -> None:
-        """Do nothing."""
 
 
 def never(_payload: object) -> bool:
@@ -69,7 +47,7 @@ class Lane(Generic[In, Out]):
         max_batch: int,
         max_queue: int,
         window_s: float = 0.0,
-        after: RunCost | None = None,
+        after: Lane[Any, Any] | None = None,
         held: Callable[[In], bool] = never,
         watcher: Watcher | None = None,
     ) -> None:
@@ -82,7 +60,7 @@ class Lane(Generic[In, Out]):
             max_batch: Most items of one run.
             max_queue: Most items that wait.
             window_s: How long an unfilled batch waits for more, in seconds.
-            after: What an item still has to go through after this lane.
+            after: The lane that an item still has to go through after this one.
             held: Whether to start no batch at present, given the payload that goes next, because
                 what comes after is behind; asked from any thread, and again after each batch and
                 each `wake`.
@@ -90,12 +68,16 @@ class Lane(Generic[In, Out]):
         """
         self.name = name
         self.schedule: Schedule[Job[Any]] = Schedule(
-            max_batch=max_batch, max_queue=max_queue, window_s=window_s, after=after
+            max_batch=max_batch,
+            max_queue=max_queue,
+            window_s=window_s,
+            after=None if after is None else after.schedule.cost,
         )
         self.until = math.inf
         self.broken = ""
         """Why no instance is left and none could be made; "" otherwise."""
         self._device = device
+        self._after = after
         self._held = held
         self._watcher = watcher or Unwatched()
         # Under the device's lock.
@@ -116,6 +98,11 @@ class Lane(Generic[In, Out]):
     def running(self) -> int:
         """Items that are being run, without those whose callers went away."""
         return len(self._running)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and no instance is busy."""
+        return not self.schedule and len(self._free) == self._alive
 
     @property
     def alive(self) -> int:
@@ -146,11 +133,11 @@ class Lane(Generic[In, Out]):
         if self._closed:
             raise ShuttingDown(f"{self.name} was stopped; send the request to another process")
         loop = self._device.require()
-        if self.broken:
-            raise Unavailable(f"{self.name}: {self.broken}; it is tried again, try later")
         now = time.monotonic()
         job: Job[R] = Job(payload, finish, loop.create_future(), now, terms)
         with self._device.lock:
+            if self.broken:
+                raise Unavailable(f"{self.name}: {self.broken}")
             if self.waiting >= self.schedule.max_queue:
                 self._shed(now)
             evicted = self.schedule.push(job)
@@ -189,6 +176,11 @@ class Lane(Generic[In, Out]):
         with self._device.lock:
             if not self.schedule.cancel(job):
                 self._running.pop(job, None)
+
+    def has(self, job: Job[Any]) -> bool:
+        """Tell whether an item waits."""
+        with self._device.lock:
+            return self.schedule.has(job)
 
     def supersede(self, job: Job[Any]) -> bool:
         """Fail a waiting item because a newer frame takes its place; tell if it was waiting."""
@@ -284,15 +276,18 @@ class Lane(Generic[In, Out]):
         if run.seconds is not None:
             self.schedule.done(len(task.batch), run.seconds)
         self._watcher.ran(task, run)
-        if run.crashed:
+        if self._closed:
+            # Not on this thread, which other lanes may want.
+            name = f"closing {self.name}"
+            late = threading.Thread(target=self._close_late, args=(task.instance,), name=name)
+            late.daemon = True
+            late.start()
+        elif run.crashed:
             self._alive -= 1
-            _log.error("%s: an instance crashed: %s", self.name, run.results[0].error)
+            errors = (result.error for result in run.results)
+            crash = next(error for error in errors if isinstance(error, InstanceCrashed))
+            _log.error("%s: an instance crashed: %s", self.name, crash)
             self._replace(task.instance)
-        elif self._closed:
-            # This thread has nothing else to do for this lane any more.
-            threading.Thread(
-                target=self._close_late, args=(task.instance,), name=f"closing {self.name}"
-            ).start()
         else:
             self._free.append(task.instance)
 
@@ -312,14 +307,14 @@ class Lane(Generic[In, Out]):
             except Exception as error:  # noqa: BLE001 - isolation boundary: it is tried again
                 found = contain(error, f"restarting an instance ({self.name})")
                 _log.warning("%s; trying again in %g s", found.message, delay)
-                self._break(found.message)
+                self._break(f"{found.message}; it is tried again, try later")
                 time.sleep(delay)
                 delay = min(2 * delay, _LAST_RETRY_S)
                 continue
             self._admit(revived)
             return
         if instance.revive is None:
-            self._break("its instance crashed and cannot be restarted")
+            self._break("its instance crashed and cannot be restarted; load the model anew")
 
     def _break(self, why: str) -> None:
         """Fail what waits when no instance is left to run it."""
@@ -374,6 +369,10 @@ class Lane(Generic[In, Out]):
 
     def _shed(self, now: float) -> bool:
         jobs = self.schedule.shed(now)
+        after = self._after
+        if after is not None and any(job.deadline > now for job in jobs) and after.idle:
+            # Dropped on a prediction of what comes after, which learns nothing while it is idle.
+            after.schedule.cost.doubt()
         for job in jobs:
             self._late(job, now)
         return bool(jobs)

@@ -43,10 +43,11 @@ from retinue.pipeline.devices import Devices
 from retinue.pipeline.flows import Terms
 from retinue.pipeline.lane import Lane
 from retinue.pipeline.lead import Place
+from retinue.pipeline.raw import run_rows
 from retinue.pipeline.request import Request
-from retinue.pipeline.rows import join, largest_batch, split
+from retinue.pipeline.rows import largest_batch, split
 from retinue.pipeline.warmup import warm_up
-from retinue.pipeline.worker import Instance, Job, same
+from retinue.pipeline.worker import Instance
 from retinue.runtimes.tensors import check
 
 _log = logging.getLogger(__name__)
@@ -114,7 +115,6 @@ class ModelPipeline:
         self._specs = [replace(s, shape=(-1, *s.shape[1:])) for s in model.runtime.inputs]
         self._max_batch = largest_batch(model, batching.max_batch)
         self._started = False
-        self._idle: asyncio.Event | None = None
         self._drained: asyncio.Task[None] | None = None
         self._counters = Counters(model.name, model.version, monitor or Unmonitored())
         self._own = devices is None
@@ -178,7 +178,7 @@ class ModelPipeline:
     @property
     def ready(self) -> bool:
         """Whether it takes work: started, warmed up, with a live instance, not draining."""
-        return self._started and self._idle is None and self._running.alive > 0
+        return self._started and self._drained is None and self._running.alive > 0
 
     def statistics(self) -> Statistics:
         """Return what it has done since it was started; on the event loop."""
@@ -191,7 +191,7 @@ class ModelPipeline:
             ShuttingDown: the pipeline was drained; its models are closed.
             RetinueError: an instance cannot run.
         """
-        if self._idle is not None:
+        if self._drained is not None:
             raise ShuttingDown(f"the pipeline of {self._model.name} was drained; make a new one")
         if not self._started:
             instances, self._instances = self._instances, ()
@@ -211,8 +211,7 @@ class ModelPipeline:
                 behind; its thread closes the model when the run returns.
         """
         if self._drained is None:
-            self._idle = asyncio.Event()
-            self._drained = asyncio.create_task(self._drain(self._idle, timeout_s))
+            self._drained = asyncio.create_task(self._drain(timeout_s))
         await asyncio.shield(self._drained)
 
     async def __aenter__(self) -> Self:
@@ -306,46 +305,27 @@ class ModelPipeline:
         timings: dict[str, float] = {}
         ok = False
         try:
-            outputs = await self._run_rows(rows, Terms(until, priority, client), timings)
+            self._check_open(until, now)
+            terms = Terms(until, priority, client)
+            outputs = await run_rows(rows, terms, self._running, self._admission, timings)
             ok = True
             return outputs
         finally:
             timings["total"] = (time.monotonic() - now) * 1000
             self._counters.ended(ok, timings)
 
-    async def _run_rows(
-        self, rows: Sequence[Tensors], terms: Terms, timings: dict[str, float]
-    ) -> dict[str, Array]:
-        now = time.monotonic()
-        self._check_open(terms.deadline, now)
-        estimate = self._admission.enter(len(rows), terms, may_evict=False)
-        jobs: list[Job[dict[str, Array]]] = []
-        try:
-            for row in rows:
-                # One by one: those before one that is refused are cancelled below.
-                jobs.append(self._running.enqueue(row, same, terms))  # noqa: PERF401
-            results = [await job.future for job in jobs]
-            timings["queue"] = max(result.queue_ms for result in results)
-            timings["run"] = max(result.run_ms for result in results)
-            self._admission.learn(estimate, time.monotonic() - now)
-            return join([result.unwrap() for result in results])
-        finally:
-            for job in jobs:
-                self._running.cancel(job)
-            self._leave(len(rows), terms.client)
-
     def _check_open(self, deadline: float, now: float) -> None:
         name = self._model.name
-        if self._idle is not None:
+        if self._drained is not None:
             raise ShuttingDown(f"{name} is shutting down and takes no new work; try again later")
         if not self._started:
             raise Unavailable(f"{name} has not started yet; try again in a moment")
         self._admission.check_deadline(deadline, now)
 
-    def _leave(self, count: int, client: str) -> None:
-        self._admission.leave(count, client)
-        if self._admission.accepted == 0 and self._idle is not None:
-            self._idle.set()
+    def _leave(self, request: Request) -> None:
+        if request.inside:
+            request.inside = False
+            self._admission.leave(1, request.terms.client)
 
     async def _answer(self, request: Request) -> Outcome:
         """Look into the cache; else admit the request, carry it through, and count it out."""
@@ -355,18 +335,22 @@ class ModelPipeline:
             known = await carrier.recall(request)
             if known is not None:
                 return known
-            carrier.take_over(request)
-            estimate = self._admission.enter(1, request.terms, may_evict=True)
+            last = carrier.follow(request)
+            freed = 1 if last is not None and last.queued else 0
+            estimate = self._admission.enter(1, request.terms, may_evict=True, freed=freed)
         except Unavailable as error:
-            carrier.forget(request)
             return Outcome(error=error)
+        request.inside = True
+        carrier.remember(request)
+        if last is not None and last.supersede():
+            self._leave(last)
         try:
             outcome = await carrier.carry(request)
             if outcome.error is None or isinstance(outcome.error, DeadlineExceeded):
                 self._admission.learn(estimate, time.monotonic() - request.began)
             return outcome
         finally:
-            self._leave(1, request.terms.client)
+            self._leave(request)
             carrier.forget(request)
 
     def _record(self, request: Request, outcome: Outcome) -> Record:
@@ -381,12 +365,12 @@ class ModelPipeline:
             except Exception:  # noqa: BLE001 - isolation boundary: the cancellation passes through
                 _log.exception("telling of the abandoned record %s failed", record.id)
 
-    async def _drain(self, idle: asyncio.Event, timeout_s: float) -> None:
+    async def _drain(self, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         if self._admission.accepted:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await idle.wait()
+                    await self._admission.empty.wait()
             except TimeoutError:
                 left, name = self._admission.accepted, self._model.name
                 _log.warning("%s: %d items are given up after %g s", name, left, timeout_s)

@@ -28,6 +28,7 @@ class Request:
         terms: What is asked for it; times on the same clock.
         waiting: Where it waits or is worked on: the lane and its job there.
         stale: Whether a newer frame of its stream has come.
+        inside: Whether it is counted as accepted.
     """
 
     item: bytes | Image
@@ -41,16 +42,22 @@ class Request:
     place: Place
     waiting: tuple[Lane[Any, Any], Job[Any]] | None = None
     stale: bool = False
+    inside: bool = False
     sha256: str = ""
     width: int = 0
     height: int = 0
     batch_size: int = 0
     timings: dict[str, float] = field(default_factory=dict)
 
-    def supersede(self) -> None:
-        """Give way to a newer frame, unless it is being run already."""
-        if self.waiting is None or not self.waiting[0].supersede(self.waiting[1]):
-            self.stale = True
+    @property
+    def queued(self) -> bool:
+        """Whether it waits in a queue."""
+        return self.waiting is not None and self.waiting[0].has(self.waiting[1])
+
+    def supersede(self) -> bool:
+        """Give way to a newer frame, at once or after its decoding; tell if at once."""
+        self.stale = True
+        return self.waiting is not None and self.waiting[0].supersede(self.waiting[1])
 
     def record(self, model: Model, outcome: Outcome) -> Record:
         """Finish it."""

@@ -115,9 +115,13 @@ class Schedule(Generic[I]):
         self._remove(item)
         return item
 
+    def has(self, item: I) -> bool:
+        """Tell whether an item waits."""
+        return self._items.get(item.sequence) is item
+
     def cancel(self, item: I) -> bool:
         """Remove an item; return whether it was waiting."""
-        if self._items.get(item.sequence) is not item:
+        if not self.has(item):
             return False
         self._remove(item)
         return True

@@ -32,8 +32,11 @@ def main() -> None:
     control, inputs, outputs = (int(argument) for argument in sys.argv[1:])
     threading.Thread(target=_end_with_parent, args=(control,), daemon=True).start()
     with socket.socket(fileno=control) as link, link.makefile("rb") as requests:
+        first = requests.readline()
+        if not first:
+            return
         try:
-            runtime = _load(orjson.loads(requests.readline()))
+            runtime = _load(orjson.loads(first))
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; the parent is told
             _send(link, _described(error, ModelError))
             return
@@ -67,7 +70,10 @@ def _described(error: Exception, otherwise: type[RetinueError]) -> dict[str, str
 
 
 def _send(link: socket.socket, message: object) -> None:
-    link.sendall(orjson.dumps(message) + b"\n")
+    try:
+        link.sendall(orjson.dumps(message) + b"\n")
+    except OSError:  # the parent is gone
+        os._exit(0)
 
 
 def _end_with_parent(control: int) -> None:

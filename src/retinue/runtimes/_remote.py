@@ -189,9 +189,9 @@ class Connection:
             ) from error
         except (OSError, UnicodeError, http.client.HTTPException) as error:
             self._http.close()
-            reason = str(error) or type(error).__name__
             raise Unavailable(
-                f"cannot reach {self._address.server}: {reason}; is it up, and the address right?"
+                f"cannot reach {self._address.server}: {_reason(error)}; is it up, and the address "
+                "right?"
             ) from error
 
     def _once(
@@ -215,6 +215,12 @@ class Connection:
     def close(self) -> None:
         """Close the connection. May be called twice."""
         self._http.close()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+        return "what answers there does not speak HTTP (gRPC has a port of its own)"
+    return str(error) or type(error).__name__
 
 
 def _read(response: http.client.HTTPResponse, end: float) -> bytearray:

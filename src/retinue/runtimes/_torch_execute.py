@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from retinue.core.types import Array
+from retinue.core.types import Array, TensorSpec
 from retinue.runtimes._torch_program import ALONE, Program
 
 _log = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class Eager:
         alone = ALONE if self._device.type == "cuda" else nullcontext()
         with alone, torch.inference_mode():
             tensors = [
-                self._staged(array, count).to(self._device, dtype)
-                for array, dtype in zip(arrays, program.dtypes, strict=True)
+                self._staged(array, spec, count).to(self._device, dtype)
+                for array, spec, dtype in zip(arrays, program.inputs, program.dtypes, strict=True)
             ]
             values = program.call(tensors)
             return [
@@ -78,9 +78,9 @@ class Eager:
                 for value, per_item in zip(values, program.per_item, strict=True)
             ]
 
-    def _staged(self, array: Array, count: int) -> Any:
+    def _staged(self, array: Array, spec: TensorSpec, count: int) -> Any:
         # A copy: PyTorch takes no strided view that runs backwards, and warns of read-only ones.
-        if count < self._program.smallest and len(array) == count:
+        if count < self._program.smallest and spec.shape[:1] == (-1,):
             array = np.concatenate([array, *[array[-1:]] * (self._program.smallest - count)])
         return self._torch.from_numpy(np.array(array))
 

@@ -5,6 +5,8 @@ Not a plug-in but a wrapper of any: ``execution.isolate``.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import signal
 import socket
@@ -12,17 +14,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
-from retinue.core.errors import InstanceCrashed, ModelRunFailed, RetinueError
+from retinue.core.errors import InstanceCrashed, ModelRunFailed, RetinueError, Unavailable
 from retinue.core.protocols import Precision
 from retinue.core.types import Array, Tensors, TensorSpec
 from retinue.runtimes import tensors as tensor_checks
 from retinue.runtimes._shared import SharedMemory
+
+_log = logging.getLogger(__name__)
 
 _END_S: Final = 2.0
 
@@ -30,9 +35,10 @@ _END_S: Final = 2.0
 class Isolated:
     """Another runtime in a child process, with the tensors in shared memory.
 
-    A segmentation fault, an ``abort()`` or the kernel's out-of-memory killer ends the child alone:
-    `run` raises `InstanceCrashed`, and so does every later one; make a new instance then. The
-    child ends with this process, however that ends. It guards against accidents, not against
+    A segmentation fault, an ``abort()`` or the kernel's out-of-memory killer then ends the child
+    alone: `run` raises `InstanceCrashed`, and so does every later one; make a new instance then.
+    A child that dies while it runs nothing is replaced by the next `run`: no answer was lost.
+    The child ends with this process, however that ends. It guards against accidents, not against
     malice: the child has all rights of its user.
     """
 
@@ -59,19 +65,11 @@ class Isolated:
 
         Raises:
             InstanceCrashed: the process died while it loaded the model.
+            Unavailable: no process can be started.
             RetinueError: what the runtime itself raises, as the same class.
         """
         self._what = f"{runtime} on {path.name}"
-        self._given, self._returned = SharedMemory.make(), SharedMemory.make()
-        self._link, theirs = socket.socketpair()
-        self._answers = self._link.makefile("rb")
-        self._closed = False
-        self._using = threading.Lock()
-        with theirs:
-            self._process = _start(
-                theirs.fileno(), self._given.descriptor, self._returned.descriptor
-            )
-        asked = {
+        self._asked = {
             "runtime": runtime,
             "path": os.fspath(path),
             "threads": threads,
@@ -79,11 +77,10 @@ class Isolated:
             "device": device,
             "name": name,
         }
-        try:
-            specs = self._ask(asked)
-        except RetinueError:
-            self.close()
-            raise
+        self._closed = False
+        self._crash = ""
+        self._using = threading.Lock()
+        specs = self._start()
         self._inputs = tuple(_specs(specs["inputs"]))
         self._outputs = tuple(_specs(specs["outputs"]))
 
@@ -103,15 +100,17 @@ class Isolated:
         Raises:
             InvalidTensor: a tensor is missing, unknown, or of the wrong dtype or shape.
             ModelRunFailed: the engine failed, or the runtime is closed, now or before.
-            InstanceCrashed: the process died, now or before.
+            InstanceCrashed: the process died, now or before, or cannot be replaced.
         """
         with self._using:
-            if self._closed:
-                raise ModelRunFailed(f"{self._what}: the runtime is closed")
+            self._check_open()
             tensor_checks.check(tensors, self._inputs)
-            places = self._given.write(tensors.values())
+            if self._child.ended:
+                self._replace()
+            child = self._child
+            places = child.given.write(tensors.values())
             answer = self._ask({"names": list(tensors), "places": places})
-            views = self._returned.read(answer["places"])
+            views = child.returned.read(answer["places"])
             return {name: np.array(view) for name, view in zip(answer["names"], views, strict=True)}
 
     def close(self) -> None:
@@ -122,36 +121,115 @@ class Isolated:
         if self._closed:
             return
         self._closed = True
-        self._link.shutdown(socket.SHUT_RDWR)  # the child ends, and a run that waits is woken
-        self._wait()
+        self._child.end()  # a run that waits is woken
         with self._using:
-            for part in (self._link, self._answers, self._given, self._returned):
-                part.close()
+            self._child.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelRunFailed(f"{self._what}: the runtime is closed")
+        if self._crash:
+            raise InstanceCrashed(self._crash)
+
+    def _start(self) -> dict[str, Any]:
+        """Start a process and load the model in it; return its tensors."""
+        try:
+            self._child = _Child()
+        except OSError as error:
+            raise Unavailable(
+                f"no process can be started for {self._what}: {error.strerror or error}; look at "
+                "the limits of processes, open files and memory (ulimit -a), or set "
+                "execution.isolate = false"
+            ) from error
+        try:
+            return self._ask(self._asked)
+        except BaseException:
+            self._child.end()
+            self._child.close()
+            raise
+
+    def _replace(self) -> None:
+        """Put a new process in the place of one that died while it ran nothing."""
+        ended = f"the process for {self._what} {_ending(self._child.end())} while it ran nothing"
+        self._child.close()
+        try:
+            self._start()
+        except RetinueError as error:
+            self._crash = f"{ended}, and cannot be replaced: {error.message}"
+            raise InstanceCrashed(self._crash) from error
+        _log.warning("%s; another one took its place", ended)
+        if self._closed:
+            self._child.end()
+            self._check_open()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        try:
-            self._link.sendall(orjson.dumps(message) + b"\n")
-            line = self._answers.readline()
-        except OSError:
-            line = b""
-        if not line.endswith(b"\n"):
+        answer = self._child.ask(message)
+        if answer is None:
             if self._closed:
                 raise ModelRunFailed(f"{self._what}: the runtime was closed while it ran")
-            raise InstanceCrashed(
-                f"the process that ran {self._what} {_ending(self._wait())}; what it was running "
-                "is lost. If this repeats, the engine's own log and the kernel's (dmesg) say why"
+            self._crash = (
+                f"the process that ran {self._what} {_ending(self._child.end())}; what it was "
+                "running is lost. If this repeats, the engine's own log and the kernel's (dmesg) "
+                "say why"
             )
-        answer: dict[str, Any] = orjson.loads(line)
+            raise InstanceCrashed(self._crash)
         if "error" in answer:
             raise _error(answer["error"])(answer["message"])
         return answer
 
-    def _wait(self) -> int:
+
+class _Child:
+    """A process, the socket to it, and the memory that is shared with it."""
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            OSError: that cannot be done.
+        """
+        with ExitStack() as opened:
+            self.given = opened.enter_context(closing(SharedMemory.make()))
+            self.returned = opened.enter_context(closing(SharedMemory.make()))
+            self._link, theirs = socket.socketpair()
+            with theirs:
+                opened.enter_context(self._link)
+                self._answers = opened.enter_context(self._link.makefile("rb"))
+                self._process = _start(
+                    theirs.fileno(), self.given.descriptor, self.returned.descriptor
+                )
+            # A child that hangs does not see its parent end.
+            atexit.register(self._process.kill)
+            opened.callback(atexit.unregister, self._process.kill)
+            self._opened = opened.pop_all()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is dead."""
+        return self._process.poll() is not None
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the answer to a message; None where the process ends without one."""
+        try:
+            self._link.sendall(orjson.dumps(message) + b"\n")
+            line = self._answers.readline()
+        except OSError:
+            return None
+        answer: dict[str, Any] | None = orjson.loads(line) if line.endswith(b"\n") else None
+        return answer
+
+    def end(self) -> int:
+        """End the process, wake whoever asks it, and return its exit status."""
+        with suppress(OSError):  # it may have hung up itself
+            self._link.shutdown(socket.SHUT_RDWR)
         try:
             return self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+    def close(self) -> None:
+        """Close the socket and the memory, after `end`."""
+        self._opened.close()
 
 
 def _start(*descriptors: int) -> subprocess.Popen[bytes]:

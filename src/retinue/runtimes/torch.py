@@ -26,8 +26,8 @@ from retinue.runtimes._torch_program import Program
 class TorchRuntime:
     """One program of ``torch.export`` (a ``.pt2`` file) on one device.
 
-    On a GPU, each batch size is captured as a CUDA graph when it is first run (a second or so;
-    batches are padded up to 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...), with pinned memory on the
+    On a GPU, each batch size is captured as a CUDA graph when it is first run, within a second
+    (batches are padded up to 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...), with pinned memory on the
     host, fixed memory on the device and a stream of its own. A program that cannot be captured,
     or in which more than the batch varies, is executed operator by operator; then one instance
     at a time has the GPU.

@@ -70,6 +70,27 @@ def keeps_to_the_exported_batches(subject: Subject, folder: Path) -> None:
         assert "up to 6" in error.message
 
 
+def fills_up_only_what_has_a_row_an_item(subject: Subject, folder: Path) -> None:
+    """An input that belongs to the whole batch is left as it is when the batch is filled up."""
+    torch = _torch()
+
+    class Scaled(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any, mean: Any, scale: Any) -> dict[str, Any]:
+            return {"y": (x - mean.sum(0)) * scale}
+
+    batch = torch.export.Dim("batch", min=3, max=6)
+    examples = (torch.zeros(4, 2), torch.zeros(2, 2), torch.tensor(1.0))
+    program = torch.export.export(Scaled(), examples, dynamic_shapes=({0: batch}, None, None))
+    file = folder / "m.pt2"
+    torch.export.save(program, file)
+    x, mean, scale = np.arange(4, dtype=np.float32).reshape(2, 2), np.eye(2), np.array(3)
+    with closing(subject.factory(file)) as runtime:
+        values = runtime.run(
+            {"x": x, "mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
+        )
+    np.testing.assert_array_equal(values["y"], (x - 1) * 3)
+
+
 def returns_rows_that_the_data_decide(subject: Subject, folder: Path) -> None:
     """An output whose size depends on the values is returned whole."""
     torch = _torch()
@@ -101,6 +122,7 @@ CHECKS: tuple[Check, ...] = (
     refuses_onnx_and_says_how_to_export,
     computes_in_the_program_s_precision_only,
     keeps_to_the_exported_batches,
+    fills_up_only_what_has_a_row_an_item,
     returns_rows_that_the_data_decide,
     refuses_what_is_no_tensor,
 )

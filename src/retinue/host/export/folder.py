@@ -17,16 +17,18 @@ def whole_folder(target: Path, *, replaces: Callable[[Path], bool] | None) -> It
     """Make a folder: the block fills a temporary one beside it, which then takes its name.
 
     Args:
-        target: The folder; it must not exist, or be empty.
+        target: The folder; it must not exist, or be empty. Of a link, what it points to.
         replaces: Whether an entry of a folder that is not empty may be replaced with it; None
             replaces nothing.
 
     Raises:
-        ConfigError: the folder is not empty, and may not be replaced.
-        StorageError: it cannot be written; what was there before is there still.
+        ConfigError: the folder is not empty, and may not be replaced; or nothing can take its
+            place, as with a mount point.
+        StorageError: it cannot be written, also in the block; what was there before is there
+            still.
     """
-    target = target.absolute()
     with storage_errors(target, "making the folder"):
+        target = Path(os.path.realpath(target))
         _check(target, replaces)
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -34,7 +36,7 @@ def whole_folder(target: Path, *, replaces: Callable[[Path], bool] | None) -> It
         made = work / "made"
         with storage_errors(target, "writing the folder"):
             made.mkdir()
-        yield made
+            yield made
         with storage_errors(target, "putting the folder in its place"):
             _check(target, replaces)
             for path in (*made.rglob("*"), made):
@@ -57,6 +59,9 @@ def _put(made: Path, target: Path, replaced: Path) -> None:
 
 
 def _check(target: Path, replaces: Callable[[Path], bool] | None) -> None:
+    if target.is_mount() or Path.cwd().is_relative_to(target):
+        where = "a mount point" if target.is_mount() else "where this command is run"
+        raise ConfigError(f"{target} is {where} and cannot be replaced; name a folder inside it")
     found = sorted(target.iterdir()) if target.exists() else []
     if found and replaces is None:
         raise ConfigError(

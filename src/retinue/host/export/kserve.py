@@ -17,6 +17,7 @@ from retinue.core.errors import InvalidRequest
 
 # A name in Kubernetes (RFC 1123), short enough for the names that KServe makes of it.
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+_CPU: Final = re.compile(r"[0-9]+(\.[0-9]+)?|[0-9]+m")
 _QUANTITY: Final = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?")
 
 
@@ -47,6 +48,12 @@ class Service:
     max_batch: int = 1
     window_ms: float = 0.0
 
+    @property
+    def instances(self) -> int:
+        """Sessions of each model: one a CPU. Inside, the pod sees all CPUs of its node."""
+        cpus = float(self.cpu.removesuffix("m")) / (1000 if self.cpu.endswith("m") else 1)
+        return min(max(1, int(cpus)), 256)
+
 
 def render(service: Service) -> str:
     """Return the two resources as YAML.
@@ -56,7 +63,7 @@ def render(service: Service) -> str:
     """
     for what, value, pattern in (
         ("name", service.name, _NAME),
-        ("cpu", service.cpu, _QUANTITY),
+        ("cpu", service.cpu, _CPU),
         ("memory", service.memory, _QUANTITY),
     ):
         if not pattern.fullmatch(value):

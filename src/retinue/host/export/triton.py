@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
 
-from retinue.core.errors import ModelCorrupt, storage_errors
+from retinue.core.errors import ModelCorrupt
 from retinue.core.types import TensorSpec
 from retinue.host.export.folder import whole_folder
 from retinue.host.oip import messages
@@ -25,7 +25,9 @@ from retinue.models.registry import Entry
 from retinue.runtimes.onnxruntime import OnnxRuntime
 
 CONFIG: Final = "config.pbtxt"
-WEIGHTS: Final = "model.onnx"
+WEIGHTS: Final = "1/model.onnx"
+
+_MARK: Final = b"# Made by retinue export triton.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def write_repository(
         force: Replace an earlier export.
 
     Raises:
-        ConfigError: the folder is not empty.
+        ConfigError: the folder is not empty, or cannot be replaced.
         ModelCorrupt: a model's weights are not what was installed.
         StorageError: the folder cannot be written.
     """
@@ -67,15 +69,21 @@ def write_repository(
 
 
 def _is_model(path: Path) -> bool:
-    return (path / CONFIG).is_file()
+    """Return whether a folder holds a model as an export made it, and nothing else."""
+    config = path / CONFIG
+    if not config.is_file():
+        return False
+    with config.open("rb") as file:
+        marked = file.read(len(_MARK)) == _MARK
+    ours = {config, path / LABELS_FILE, path / WEIGHTS}
+    return marked and all(found.is_dir() or found in ours for found in path.rglob("*"))
 
 
 def _write_model(folder: Path, entry: Entry, serving: Serving) -> None:
-    with storage_errors(folder, "writing the model"):
-        (folder / "1").mkdir(parents=True)
-        copied = folder / "1" / WEIGHTS
-        shutil.copyfile(entry.path, copied)
-        digest = sha256_of(copied)
+    copied = folder / WEIGHTS
+    copied.parent.mkdir(parents=True)
+    shutil.copyfile(entry.path, copied)
+    digest = sha256_of(copied)
     if digest != entry.sha256:
         raise ModelCorrupt(
             f"{entry.path} is not what was installed: sha256 {digest}, not {entry.sha256}; "
@@ -84,10 +92,9 @@ def _write_model(folder: Path, entry: Entry, serving: Serving) -> None:
     with closing(OnnxRuntime(copied)) as runtime:
         config = triton_config(entry.card, runtime.inputs, runtime.outputs, serving)
     text = text_format.MessageToString(messages.model_config(config).config)
-    with storage_errors(folder, "writing the model's configuration"):
-        (folder / CONFIG).write_text(text, "utf-8")
-        if any(output.get("label_filename") for output in config["output"]):
-            (folder / LABELS_FILE).write_text("\n".join(entry.card.classes) + "\n", "utf-8")
+    (folder / CONFIG).write_bytes(_MARK + text.encode())
+    if any(output.get("label_filename") for output in config["output"]):
+        (folder / LABELS_FILE).write_text("\n".join(entry.card.classes) + "\n", "utf-8")
 
 
 def triton_config(

@@ -28,6 +28,9 @@ from retinue.host.oip.tensors import (
     to_json,
 )
 
+MAX_DIGITS = 20
+"""Of a length that a header gives."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Body:
@@ -137,7 +140,8 @@ def json_size(body: bytes, header_length: bytes | None) -> int:
     """
     if header_length is None:
         return len(body)
-    if not header_length.isdigit() or int(header_length[:20]) > len(body):
+    sane = header_length.isdigit() and len(header_length) <= MAX_DIGITS
+    if not sane or int(header_length) > len(body):
         raise InvalidTensor(
             "Inference-Header-Content-Length must be the JSON object's length in bytes, at "
             f"most the body's {len(body)}"
@@ -209,20 +213,36 @@ def parse_raw(body: bytes, inputs: Sequence[TensorSpec]) -> Body:
     return Body(None, (InputTensor(spec.name, name, shape, from_binary(body, dtype, shape, what)),))
 
 
-def parse(body: bytes, size: int) -> Body:
-    """Read an inference request.
+def split(body: bytes, size: int) -> tuple[dict[str, Any], memoryview]:
+    """Return an inference request's JSON object, and the binary tensors that follow it.
 
     Args:
-        body: JSON, followed by binary tensors.
+        body: Both.
         size: How many bytes of it are JSON; see `json_size`.
+
+    Raises:
+        InvalidTensor: it does not begin with a JSON object.
+    """
+    view = memoryview(body)
+    return _loads(view[:size]), view[size:]
+
+
+def has_strings(request: Mapping[str, Any]) -> bool:
+    """Return whether a request, not checked yet, has BYTES: they are read one by one."""
+    inputs = request.get("inputs")
+    return isinstance(inputs, list) and any(
+        isinstance(one, dict) and one.get("datatype") == BYTES for one in inputs
+    )
+
+
+def parse(request: Mapping[str, Any], tail: memoryview) -> Body:
+    """Read an inference request; see `split`.
 
     Raises:
         InvalidTensor: it does not follow the protocol.
         InvalidRequest: a classification is no whole number.
     """
-    view = memoryview(body)
-    request = _loads(view[:size])
-    binary = _Binary(view[size:])
+    binary = _Binary(tail)
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InvalidTensor("id must be a string")

@@ -20,7 +20,7 @@ CODINGS: Mapping[bytes, int] = {
 """Content codings, and what zlib calls them."""
 
 LEVEL = 1
-# Bytes from which on a thread does the work; zlib lets the others run meanwhile.
+# Bytes from which on a thread compresses; zlib lets the others run meanwhile.
 _BIG = 32_768
 
 
@@ -43,8 +43,7 @@ async def read_decoded(receive: Receive, headers: Mapping[bytes, bytes], server:
     body = await read_body(receive, plain, limit=limit, timeout_s=server.body_timeout_s)
     if coding == b"identity":
         return body
-    if len(body) < _BIG:
-        return decompress(body, coding, limit)
+    # Always in a thread: 32 kB may become 32 MB.
     return await asyncio.to_thread(decompress, body, coding, limit)
 
 

@@ -46,6 +46,9 @@ Message = Any
 MAX_TYPED_ELEMENTS = 2**22
 """Of ``contents``, which is read element by element; ``raw_input_contents`` is not bounded so."""
 
+MAX_FIELDS = 4096
+"""Most inputs, outputs, tensors and parameters of a message together."""
+
 _CONTENTS: Mapping[str, str] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -60,6 +63,8 @@ _CONTENTS: Mapping[str, str] = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+# Bytes of a field by its wire type, where that alone says so; a group's parts are fields.
+_FIXED: Mapping[int, int] = {1: 8, 3: 0, 4: 0, 5: 4}
 _FINAL = "triton_final_response"
 
 
@@ -91,8 +96,9 @@ def parse(kind: str, raw: bytes) -> Message:
     """Return the message of a type that is on the wire.
 
     Raises:
-        InvalidRequest: these bytes are none.
+        InvalidRequest: these bytes are none, or have more than `MAX_FIELDS` fields.
     """
+    _check_fields(raw)
     message = _type(kind)()
     try:
         message.ParseFromString(raw)
@@ -101,6 +107,50 @@ def parse(kind: str, raw: bytes) -> Message:
             f"the request is no {kind} message: it is truncated, malformed or another message"
         ) from None
     return message
+
+
+def _check_fields(raw: bytes) -> None:
+    """Refuse very many fields before protobuf makes an object of each.
+
+    An input that is empty takes two bytes on the wire, and eighty in memory.
+    """
+    at = count = 0
+    try:
+        while at < len(raw):
+            count += 1
+            _check_number(count, "the message", "fields")
+            tag, at = _varint(raw, at)
+            if tag & 7 == 0:
+                _, at = _varint(raw, at)
+            elif tag & 7 == 2:
+                size, at = _varint(raw, at)
+                at += size
+            else:
+                at += _FIXED[tag & 7]
+    except LookupError:
+        return  # malformed: protobuf stops here, too, and says so
+
+
+def _check_number(count: int, what: str, of: str) -> None:
+    if count > MAX_FIELDS:
+        raise InvalidRequest(f"{what} has more than {MAX_FIELDS} {of}, which are not read")
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """Return a number and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = raw[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError(at)
+
+
+def is_slow(message: Message) -> bool:
+    """Return whether a ``ModelInferRequest`` has tensors that are read element by element."""
+    return any(tensor.datatype == BYTES or tensor.HasField("contents") for tensor in message.inputs)
 
 
 def infer_request(message: Message, client: str = "", deadline: float | None = None) -> Request:
@@ -113,7 +163,8 @@ def infer_request(message: Message, client: str = "", deadline: float | None = N
 
     Raises:
         InvalidTensor: a tensor's data is not what its datatype and shape say.
-        InvalidRequest: a parameter has no value, or asks for what is not offered.
+        InvalidRequest: a parameter has no value, or asks for what is not offered, or a tensor
+            has more than `MAX_FIELDS` of them.
     """
     outputs = [(output.name, _parameters(output, "output")) for output in message.outputs]
     return Request(
@@ -134,6 +185,7 @@ def infer_request(message: Message, client: str = "", deadline: float | None = N
 
 
 def _parameters(owner: Message, what: str) -> dict[str, Parameter]:
+    _check_number(len(owner.parameters), what, "parameters")
     found: dict[str, Parameter] = {}
     for name, value in owner.parameters.items():
         choice = value.WhichOneof("parameter_choice")

@@ -5,9 +5,11 @@ What they mean is `retinue.host.oip.inference`'s; how calls reach them `retinue.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import retinue
 from retinue.core.errors import (
@@ -19,7 +21,7 @@ from retinue.core.errors import (
 from retinue.host.contract import Host
 from retinue.host.edge import State
 from retinue.host.oip import messages
-from retinue.host.oip.inference import EXTENSIONS, SERVER, Inference
+from retinue.host.oip.inference import EXTENSIONS, SERVER, Inference, Request
 from retinue.host.oip.messages import Message
 from retinue.host.oip.repository import Repository
 
@@ -41,6 +43,9 @@ class Call:
     client: str
     deadline: float | None
 
+
+BIG = 262_144
+"""Bytes of a message from which on elements are read one by one off the event loop."""
 
 Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
@@ -90,14 +95,14 @@ class Methods:
         try:
             message = messages.parse("ModelInferRequest", raw)
             request_id = message.id
-            request = messages.infer_request(message, call.client, call.deadline)
+            request = await _request(message, len(raw), call)
             return messages.stream_response(await self._inference.infer(request))
         except Exception as error:  # noqa: BLE001 - a request fails alone, its stream goes on
             return messages.stream_error(known(error, "ModelStreamInfer").message, request_id)
 
     async def _infer(self, raw: bytes, call: Call) -> bytes:
         message = messages.parse("ModelInferRequest", raw)
-        request = messages.infer_request(message, call.client, call.deadline)
+        request = await _request(message, len(raw), call)
         return messages.infer_response(await self._inference.infer(request))
 
     async def _load(self, raw: bytes, call: Call) -> bytes:
@@ -145,6 +150,12 @@ class Methods:
             raise NotFound(f"no service is called {request.service[:80]!r}; known: {SERVICE}")
         status = "SERVING" if self._inference.server_ready() else "NOT_SERVING"
         return messages.new(f"{HEALTH}CheckResponse", status=status)
+
+
+async def _request(message: Message, size: int, call: Call) -> Request:
+    read = partial(messages.infer_request, message, call.client, call.deadline)
+    slow = size > BIG and messages.is_slow(message)
+    return await asyncio.to_thread(read) if slow else read()
 
 
 def _plain(kind: str, answer: Callable[[Message], Message]) -> Handler:

@@ -6,8 +6,10 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
+from typing import Any
 
 from retinue.core.errors import InvalidRequest, ShuttingDown
 from retinue.host.contract import Host, RepositoryEntry
@@ -24,6 +26,7 @@ class Repository:
     def __init__(self, host: Host, state: State) -> None:
         self._host = host
         self._state = state
+        self._changes: set[asyncio.Task[None]] = set()
 
     def index(self, *, ready: bool = False) -> list[RepositoryEntry]:
         """Return all installed models, loaded or not, and the loaded ones' twins for images.
@@ -32,14 +35,12 @@ class Repository:
             ready: Leave out those that take no work.
         """
         installed = self._host.repository()
-        names = {entry.name for entry in installed}
-        entries = [entry for entry in installed if entry.state == READY or not ready]
-        twins = [
-            replace(entry, name=entry.name + IMAGE_SUFFIX)
-            for entry in entries
-            if entry.state == READY and entry.name + IMAGE_SUFFIX not in names
-        ]
-        return sorted([*entries, *twins], key=lambda entry: entry.name)
+        found = {entry.name: entry for entry in installed}
+        for entry in installed:
+            twin = entry.name + IMAGE_SUFFIX
+            if entry.state == READY and twin not in self._host.pipelines:
+                found[twin] = replace(entry, name=twin)  # it answers, whatever else is installed
+        return [found[name] for name in sorted(found) if not ready or found[name].state == READY]
 
     async def load(self, model: str, parameters: Iterable[str] = ()) -> None:
         """Load an installed model, or load it anew.
@@ -55,7 +56,7 @@ class Repository:
             RetinueError: it cannot be loaded.
         """
         self._check(model, parameters, "load")
-        await self._host.load(model)
+        await self._to_its_end(self._host.load(model))
 
     async def unload(self, model: str, parameters: Iterable[str] = ()) -> None:
         """Unload a model once what it accepted is done.
@@ -71,7 +72,17 @@ class Repository:
             InvalidRequest: there are other parameters.
         """
         self._check(model, (one for one in parameters if one != UNLOAD_DEPENDENTS), "unload")
-        await self._host.unload(model)
+        await self._to_its_end(self._host.unload(model))
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, None]) -> None:
+        """Carry a change out even if the client leaves; the next one waits for it.
+
+        A model that is being loaded cannot be stopped half-way, only forgotten.
+        """
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     def _check(self, model: str, parameters: Iterable[str], verb: str) -> None:
         if self._state.draining:
@@ -83,7 +94,8 @@ class Repository:
                 "installed; change the settings, or install another one with `retinue models`"
             )
         base = model.removesuffix(IMAGE_SUFFIX)
-        if base != model and not any(one.name == model for one in self._host.repository()):
+        names = {one.name for one in self._host.repository()}
+        if base != model and base in names and model not in names:
             raise InvalidRequest(
                 f"{model[:80]!r} comes and goes with the model {base[:80]!r}; {verb} that"
             )

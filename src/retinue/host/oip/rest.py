@@ -23,12 +23,14 @@ from retinue.host.edge import Headers, State, header_map, respond, respond_json
 from retinue.host.oip.bodies import (
     Body,
     flag,
+    has_strings,
     json_body,
     json_size,
     mapping,
     parse,
     parse_raw,
     render,
+    split,
 )
 from retinue.host.oip.compression import compress, read_decoded, wanted_coding
 from retinue.host.oip.config import written_out
@@ -42,14 +44,12 @@ from retinue.host.oip.inference import (
 )
 from retinue.host.oip.repository import Repository
 from retinue.host.oip.served import Served
-from retinue.host.oip.tensors import BYTES, datatype
+from retinue.host.oip.tensors import datatype
 from retinue.host.upload import unless_client_leaves
 
 HEADER_LENGTH = b"inference-header-content-length"
-BIG_JSON = 262_144
-"""Bytes of JSON from which on it is read or written off the event loop."""
-BIG_BYTES = 16 * BIG_JSON
-"""The same for a body with binary BYTES tensors, which are read element by element."""
+BIG = 262_144
+"""Bytes of JSON, or of binary BYTES tensors, that are read or written off the event loop."""
 
 
 class _Endpoint(ABC):
@@ -59,6 +59,7 @@ class _Endpoint(ABC):
         self._host = host
         self._state = state
         self._inference = inference
+        self._repository = Repository(host, state)
 
     @staticmethod
     def _named(scope: Scope) -> tuple[str, str]:
@@ -191,16 +192,18 @@ async def _parse(raw: bytes, header_length: bytes | None, served: Served) -> Bod
     size = json_size(raw, header_length)
     if size == 0 and header_length is not None:
         return parse_raw(raw, served.inputs)
-    takes_bytes = any(datatype(spec.dtype) == BYTES for spec in served.inputs)
-    if size > BIG_JSON or (takes_bytes and len(raw) > BIG_BYTES):
-        return await asyncio.to_thread(parse, raw, size)
-    return parse(raw, size)
+    if size > BIG:
+        return await asyncio.to_thread(lambda: parse(*split(raw, size)))
+    request, tail = split(raw, size)
+    if len(tail) > BIG and has_strings(request):
+        return await asyncio.to_thread(parse, request, tail)
+    return parse(request, tail)
 
 
 async def _answer(send: Send, response: Response, body: Body, coding: bytes | None) -> None:
     as_json = (array for name, array in response.outputs.items() if not body.is_binary(name))
     # As text, a number takes about twice the bytes that it has in an array.
-    big = 2 * sum(array.nbytes for array in as_json) > BIG_JSON
+    big = 2 * sum(array.nbytes for array in as_json) > BIG
     answer, json_part = (
         await asyncio.to_thread(render, response, body) if big else render(response, body)
     )
@@ -222,7 +225,7 @@ class RepositoryIndex(_Endpoint):
         """Answer with all installed models and their states."""
         raw = await read_decoded(receive, header_map(scope), self._host.settings.server)
         ready = flag(json_body(raw), "ready", False)
-        entries = Repository(self._host, self._state).index(ready=ready)
+        entries = self._repository.index(ready=ready)
         shown = [{k: v for k, v in asdict(entry).items() if v} for entry in entries]
         await respond_json(send, shown)
 
@@ -233,7 +236,7 @@ class RepositoryChange(_Endpoint):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Load or unload a model; the answer, without a body, comes when it is done."""
         raw = await read_decoded(receive, header_map(scope), self._host.settings.server)
-        repository = Repository(self._host, self._state)
+        repository = self._repository
         change = repository.load if scope["path"].endswith("/load") else repository.unload
         name, _ = self._named(scope)
         await change(name, mapping(json_body(raw).get("parameters") or {}, "parameters"))
