@@ -253,8 +253,8 @@ def cores() -> int:
 def _cores_of_container(limit: Path) -> int:
     """Return the cores that a control group allows, rounded up; very many without a limit.
 
-    Source: cpu.max of https://docs.kernel.org/admin-guide/cgroup-v2.html: microseconds, or "max", of
-    every so many.
+    Source: cpu.max of https://docs.kernel.org/admin-guide/cgroup-v2.html: microseconds, or "max",
+    of every so many.
     """
     try:
         quota, period = limit.read_text("ascii").split()
