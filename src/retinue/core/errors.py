@@ -23,11 +23,13 @@ code. Messages say what was wrong, with what, and what to do::
     │   ├── ShuttingDown            shutting_down           503  UNAVAILABLE         75
     │   ├── Superseded              superseded              409  ABORTED             75
     │   └── ClientClosed            client_closed           499  CANCELLED           75
+    ├── Conflict                    conflict                409  ABORTED             75
     ├── ModelError                  model_error             500  INTERNAL            70
     │   ├── ModelCorrupt            model_corrupt           500  DATA_LOSS           70
     │   ├── ModelRunFailed          model_run_failed        500  INTERNAL            70
     │   ├── InstanceCrashed         instance_crashed        500  INTERNAL            70
     │   ├── UnsupportedModel        unsupported_model       422  UNIMPLEMENTED       65
+    │   ├── GateRefused             gate_refused            422  FAILED_PRECONDITION 65
     │   └── UnsafePickle            unsafe_pickle           422  INVALID_ARGUMENT    65
     ├── FetchError                  fetch_failed            502  UNAVAILABLE         69
     │   └── ChecksumMismatch        checksum_mismatch       502  DATA_LOSS           69
@@ -208,6 +210,15 @@ class ClientClosed(Unavailable):
     grpc_status = "CANCELLED"
 
 
+class Conflict(RetinueError):
+    """Someone else changed meanwhile what was to be changed; look at it and decide again."""
+
+    code = "conflict"
+    http_status = 409
+    grpc_status = "ABORTED"
+    exit_code = 75
+
+
 class ModelError(RetinueError):
     """A model cannot be loaded or run."""
 
@@ -239,6 +250,15 @@ class UnsupportedModel(ModelError):
     code = "unsupported_model"
     http_status = 422
     grpc_status = "UNIMPLEMENTED"
+    exit_code = 65
+
+
+class GateRefused(ModelError):
+    """A version is not good enough by its own measurements; nothing was changed."""
+
+    code = "gate_refused"
+    http_status = 422
+    grpc_status = "FAILED_PRECONDITION"
     exit_code = 65
 
 
