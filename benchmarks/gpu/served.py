@@ -20,7 +20,8 @@ from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.devices import Devices
 from retinue.pipeline.pipeline import ModelPipeline
 from retinue.runtimes.torch import TorchRuntime
-from retinue.testing.host import FakeHost, fake_card
+from retinue.testing.host import FakeHost
+from retinue.testing.models import fake_card
 
 
 class ImageNetwork:
@@ -30,6 +31,7 @@ class ImageNetwork:
         """Wrap a runtime; ``keep`` leaves it open when the pipeline closes its models."""
         self.name = name
         self.version = "1"
+        self.card = fake_card(name, "embed")
         self.runtime = runtime
         self._input = runtime.inputs[0]
         self._keep = keep
@@ -103,11 +105,6 @@ class Host(FakeHost):
         self._programs = programs
         self._where = device, instances
         self._devices = Devices(prepare=1, run=instances)
-
-    def card(self, model: str) -> Any:
-        """Return a card with nothing behind it."""
-        self.pipeline(model)
-        return fake_card(model, "embed")
 
     async def start(self) -> None:
         """Load the networks; several share the device's threads."""

@@ -200,3 +200,25 @@ def server(
 ) -> Iterator[Program]:
     """A server shared by all tests that leave it alive."""
     yield from start_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def retinue_up(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start `retinue up` by settings given as TOML, with models and state of the test's own."""
+    started: list[Program] = []
+
+    def run(settings: str) -> Program:
+        config = tmp_path / "retinue.toml"
+        config.write_text(settings)
+        program = start(
+            ["-m", "retinue", "up", "--port", "0", "--config", str(config)],
+            tmp_path / "server.log",
+            RETINUE_HOME=str(tmp_path / "home"),
+            RETINUE_CACHE=str(tmp_path / "cache"),
+        )
+        started.append(program)
+        return program
+
+    yield run
+    for program in started:
+        end(program)

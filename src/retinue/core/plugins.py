@@ -40,7 +40,18 @@ MODELS = Kind(
     "models",
     "retinue.models",
     "MODEL",
-    ("base", "card", "catalogue", "fetch", "importers", "loading", "nms", "registry", "sources"),
+    (
+        "base",
+        "card",
+        "catalogue",
+        "fetch",
+        "importers",
+        "ledger",
+        "loading",
+        "nms",
+        "registry",
+        "sources",
+    ),
 )
 OBSERVERS = Kind("observers", "retinue.monitor", "OBSERVER")
 APPS = Kind("apps", "retinue.apps", "APP")

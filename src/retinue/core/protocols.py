@@ -96,7 +96,12 @@ class Model(Protocol):
 
     @property
     def version(self) -> str:
-        """Version in the registry: the start of the weights' digest."""
+        """Version in the registry: the start of its digest."""
+        ...
+
+    @property
+    def card(self) -> Any:
+        """The `retinue.models.card.Card` that it was built by."""
         ...
 
     @property
@@ -262,20 +267,25 @@ class Services(Protocol):
         """What a decoder may be given."""
         ...
 
-    def pipeline(self, model: str) -> Pipeline:
-        """Return the pipeline that serves a model.
+    def pipeline(self, model: str, *, key: bytes | str = b"") -> Pipeline:
+        """Return the pipeline that serves one request, of one version of a model.
+
+        It answers as long as it is referred to, whatever is promoted meanwhile: ask for one at each
+        request, and take all that concerns the answer (``model.card``, for example) from it.
+
+        Args:
+            model: "NAME" for the version that the aliases give this request, "NAME@VERSION" or
+                "NAME@ALIAS" for a loaded version of the caller's choice.
+            key: What decides whether a canary answers: the same key gives the same version. By
+                custom what the caller gave as ``key``, else its stream, else the input itself.
 
         Raises:
-            ModelNotFound: no such model is loaded.
+            ModelNotFound: no such model or version is loaded.
         """
         ...
 
     def app_settings(self, app: str) -> Any:
         """Return the app's settings: an instance of its manifest's ``settings``."""
-        ...
-
-    def card(self, model: str) -> Any:
-        """Return the `retinue.models.card.Card` of a loaded model."""
         ...
 
     async def finish(self, record: Record, body: bytes | None = None) -> bool:

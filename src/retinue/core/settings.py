@@ -96,6 +96,29 @@ class Batching(Section):
     )
 
 
+class Rollout(Section):
+    """How the versions of a model take each other's place while they are served."""
+
+    follow_s: float = Field(
+        1.0, ge=0, description="How often the aliases are looked at; 0: at the start alone."
+    )
+    shadow_share: float = Field(
+        1.0, ge=0, le=1, description="Share of requests that are repeated on the shadow."
+    )
+    guard_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of a derived version's requests that are repeated on its parent.",
+    )
+    guard_tolerance: float = Field(
+        0.05, ge=0, le=1, description="How far agreement may fall below what was measured."
+    )
+    guard_alarm_every: float = Field(
+        1e6, ge=10, description="Comparisons between two false alarms, at least, on average."
+    )
+
+
 class Records(Section):
     """Which finished requests are kept, where, and for how long."""
 
@@ -150,6 +173,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     execution: Execution = Execution()
     batching: Batching = Batching()
+    rollout: Rollout = Rollout()
     records: Records = Records()
     blobs: Blobs = Blobs()
     apps: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from retinue.core.protocols import App, Pipeline, Services
+from retinue.core.protocols import App, Services
 from retinue.core.settings import Settings
 
 
@@ -25,6 +25,24 @@ class RepositoryEntry:
     version: str
     state: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One loaded version of a model.
+
+    Attributes:
+        version: The version.
+        role: "prod", "canary", "shadow" or "reference".
+        share: Share of the requests that it answers.
+        guard: What the live guard knows of it: ``compared``, ``agreement``, ``evidence``; empty
+            where it is not compared with anything.
+    """
+
+    version: str
+    role: str
+    share: float
+    guard: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metrics(Protocol):
@@ -62,8 +80,12 @@ class Host(Services, Protocol):
         ...
 
     @property
-    def pipelines(self) -> Mapping[str, Pipeline]:
-        """The loaded models' pipelines by model name."""
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that are loaded."""
+        ...
+
+    def versions(self, model: str) -> Sequence[VersionStatus]:
+        """Return the loaded versions of a loaded model, the one that answers first."""
         ...
 
     def repository(self) -> Sequence[RepositoryEntry]:

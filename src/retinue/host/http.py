@@ -109,13 +109,14 @@ class Status:
                 "uptime_s": round(time.monotonic() - self._state.started, 1),
                 "runtime": settings.execution.runtime,
                 "precision": settings.execution.precision,
-                "models": [self._model(name) for name in self._host.pipelines],
+                "models": [self._model(name) for name in self._host.models],
                 "apps": [self._app(app) for app in self._host.apps],
             },
         )
 
     def _model(self, name: str) -> dict[str, Any]:
-        pipeline, card = self._host.pipelines[name], self._host.card(name)
+        pipeline = self._host.pipeline(name)
+        card = pipeline.model.card
         return {
             "name": name,
             "version": pipeline.model.version,
@@ -125,7 +126,16 @@ class Status:
             "homepage": card.homepage,
             "classes": len(card.classes),
             "input": [card.input.height, card.input.width],
-            "queue_depth": getattr(pipeline, "queue_depth", 0),
+            "queue_depth": pipeline.queue_depth,
+            "versions": [
+                {
+                    "version": one.version,
+                    "role": one.role,
+                    "share": round(one.share, 6),
+                    "guard": dict(one.guard),
+                }
+                for one in self._host.versions(name)
+            ],
         }
 
     def _app(self, app: App) -> dict[str, Any]:

@@ -5,32 +5,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from retinue.core.errors import AccessError, ModelNotFound, RetinueError, ShuttingDown
 from retinue.core.protocols import Model
 from retinue.core.record import Record
 from retinue.core.settings import Settings, cores
-from retinue.host.contract import RepositoryEntry
-from retinue.models.card import Card
+from retinue.host.contract import RepositoryEntry, VersionStatus
+from retinue.host.guard import Guard
+from retinue.host.rollout import Wanted, wanted
 from retinue.models.loading import load_model
-from retinue.models.registry import Entry, Registry
+from retinue.models.registry import Entry, Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
+from retinue.pipeline.deployment import Deployment, Handle, Member, Plan
 from retinue.pipeline.devices import Devices
 from retinue.pipeline.pipeline import ModelPipeline
 from retinue.pipeline.rows import largest_batch
 
+# A version that cannot be loaded is tried again after so long at first, then more and more rarely.
+RETRY_S, RETRY_MOST_S = 2.0, 120.0
+HELD_CHECK_S = 0.02
+
 _log = logging.getLogger("retinue")
 
 
-class ServedModels:
-    """Pipelines by model name; all models share the machine's devices.
+@dataclass(slots=True)
+class _Served:
+    """A model that is served.
 
     Attributes:
-        pipelines: By model name.
-        cards: By model name.
+        guard: Judges its versions, and has its deployment.
+        ref: What is served whatever the aliases say, "" for what they say.
+        state: The ledger's state that it is served by.
+        problem: Why not all that the ledger asks for is served, "" if it is.
+        retry_at: When to try again, on ``time.monotonic()``'s clock.
+        pause_s: How long to wait before that.
     """
+
+    guard: Guard
+    ref: str
+    state: tuple[int, int] | None = None
+    problem: str = ""
+    retry_at: float = 0.0
+    pause_s: float = field(default=RETRY_S)
+
+    @property
+    def deployment(self) -> Deployment:
+        """Its versions."""
+        return self.guard.deployment
+
+
+class ServedModels:
+    """Versions by model name; all models share the machine's devices."""
 
     def __init__(
         self,
@@ -45,27 +74,149 @@ class ServedModels:
             metrics: Where batches, shed items and queues are counted.
             abandoned: Takes the records of requests whose callers went away.
         """
-        self.pipelines: dict[str, ModelPipeline] = {}
-        self.cards: dict[str, Card] = {}
         self._settings = settings
         self._metrics = metrics
         self._abandoned = abandoned
         execution = settings.execution
         self._instances = execution.instances or max(1, cores() // execution.threads)
         self._devices = Devices(cores(), self._instances)
+        self._served: dict[str, _Served] = {}
         self._changing: dict[str, str] = {}
         self._failed: dict[str, str] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
         self._draining = False
 
-    async def serve(self, entry: Entry) -> None:
-        """Load a model and serve it; what served under its name before finishes its work.
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the models that are served."""
+        return tuple(self._served)
+
+    def deployment(self, name: str) -> Deployment | None:
+        """Return a model's versions, None if it is not served."""
+        served = self._served.get(name)
+        return None if served is None else served.deployment
+
+    def handle(self, model: str, key: bytes | str) -> Handle:
+        """Return a request's hold on a version; see `Services.pipeline`."""
+        name, ref = split_ref(model)
+        served = self._served.get(name)
+        if served is None:
+            known = ", ".join(sorted(self._served)) or "none"
+            message = f"no model {name[:64]!r} is loaded; loaded: {known}"
+            raise ModelNotFound(f"{message} (setting `models` names more)")
+        return served.deployment.handle("" if ref == served.ref else ref, key)
+
+    def versions(self, name: str) -> Sequence[VersionStatus]:
+        """Return what is loaded of a model, the version that answers first."""
+        served = self._served[name]
+        plan, judged = served.deployment.plan, served.guard.status()
+        return [
+            VersionStatus(
+                version,
+                plan.role(version),
+                _shares(served.deployment).get((version, plan.role(version)), 0.0),
+                judged.get(version, {}),
+            )
+            for version in served.deployment.members
+        ]
+
+    async def serve(self, model: str) -> None:
+        """Load a model and serve it by its aliases; what is loaded of it already stays.
+
+        Args:
+            model: "NAME", or "NAME@REF" for one version, whatever the aliases say.
 
         Raises:
             ShuttingDown: `drain` began in the meantime.
             RetinueError: it cannot be loaded or run; nothing has changed then.
         """
-        settings, name = self._settings, entry.card.name
+        name, ref = split_ref(model)
+        async with self._lock:
+            await self._bring_about(name, ref, anew=False)
+
+    async def follow(self) -> None:
+        """Look at the ledgers again and again, and serve what they say; until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.rollout.follow_s)
+            for name in self.names():
+                await self._catch_up(name)
+
+    async def _catch_up(self, name: str) -> None:
+        state = await asyncio.to_thread(self._registry().ledger(name).state)
+        async with self._lock:
+            served = self._served.get(name)
+            if served is None or self._draining or served.ref:
+                return
+            if served.state == state or time.monotonic() < served.retry_at:
+                return
+            try:
+                await self._bring_about(name, "", anew=False)
+            except RetinueError as error:
+                served.retry_at = time.monotonic() + served.pause_s
+                served.pause_s = min(2 * served.pause_s, RETRY_MOST_S)
+                self._metrics.rollout.failed(name)
+                if served.problem != error.message:
+                    _log.error("%s goes on as it is: %s", name, error.message)
+                served.problem = error.message
+
+    async def _bring_about(self, name: str, ref: str, *, anew: bool) -> None:
+        """Serve what the ledger asks for. The lock is held.
+
+        Args:
+            name: The model.
+            ref: As of `serve`.
+            anew: Whether the version that answers is loaded again even if it is loaded.
+        """
+        guarded = self._settings.rollout.guard_share > 0
+        asked = await asyncio.to_thread(wanted, self._registry(), name, ref, guarded=guarded)
+        served = self._served.get(name)
+        have = {} if served is None else served.deployment.members
+        plan, members, problems = await self._load_members(asked, {} if anew else dict(have))
+        if served is None:
+            guard = Guard(name, self._registry(), self._metrics, self._settings.rollout)
+            served = self._served[name] = _Served(guard, ref)
+        before = served.deployment.members
+        served.guard.watch(plan.entries, plan.references)
+        served.deployment.apply(plan, members)
+        served.ref, served.state, served.pause_s = ref, asked.state, RETRY_S
+        served.problem = "; ".join(problems)
+        for version, member in before.items():
+            if members.get(version) is not member:
+                self._retire(name, member)
+        for version, member in members.items():
+            self._metrics.watch_queue(name, version, partial(_depth, member))
+        self._metrics.rollout.serving(name, _shares(served.deployment))
+
+    async def _load_members(
+        self, asked: Wanted, have: dict[str, Member]
+    ) -> tuple[Plan, dict[str, Member], list[str]]:
+        """Load what is not there; a version that serving can do without may be left out."""
+        plan, members, fresh = asked.plan, {}, []
+        problems = [f"{role}: {message}" for role, message in asked.missing.items()]
+        try:
+            for version, entry in asked.plan.entries.items():
+                member = have.get(version)
+                if member is None or not member.pipeline.ready:
+                    try:
+                        member = await self._load(entry)
+                    except RetinueError as error:
+                        if version == plan.prod or isinstance(error, ShuttingDown):
+                            raise
+                        problems.append(f"{plan.role(version)} {version}: {error.message}")
+                        plan = plan.without(version)
+                        continue
+                    fresh.append(member)
+                members[version] = member
+        except BaseException:
+            for member in fresh:
+                await member.pipeline.drain(0)
+            raise
+        for problem in problems:
+            _log.warning("%s is served without %s", plan.entries[plan.prod].card.name, problem)
+        return plan, members, problems
+
+    async def _load(self, entry: Entry) -> Member:
+        settings = self._settings
         reload = partial(load_model, entry, settings.execution)
         instances = await asyncio.to_thread(_load_all, reload, self._instances)
         pipeline = ModelPipeline(
@@ -85,14 +236,24 @@ class ServedModels:
         except BaseException:
             await pipeline.drain(0)
             raise
-        before = self.pipelines.get(name)
-        self.pipelines[name] = pipeline
-        self.cards[name] = entry.card
-        if before is not None:
-            self._metrics.forget_queue(name, before.model.version)
-        self._metrics.watch_queue(name, entry.version, lambda: pipeline.queue_depth)
-        if before is not None:
-            await before.drain(settings.server.drain_s)
+        return Member(entry, pipeline)
+
+    def _retire(self, name: str, member: Member) -> None:
+        """Give a version back once no request holds it."""
+        task = asyncio.create_task(self._end(name, member))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _end(self, name: str, member: Member) -> None:
+        drain_s = self._settings.server.drain_s
+        end = time.monotonic() + drain_s
+        # A reference that is given up sets no event.
+        while member.held and not self._draining and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(HELD_CHECK_S)
+        await member.pipeline.drain(max(0.0, end - time.monotonic()))
+        served = self._served.get(name)
+        if served is None or member.entry.version not in served.deployment.members:
+            self._metrics.forget_queue(name, member.entry.version)
 
     def _fills_the_cores(self, model: Model) -> bool:
         """Tell whether this machine's cores run the model, one picture at a time on each."""
@@ -106,18 +267,18 @@ class ServedModels:
 
     def repository(self) -> Sequence[RepositoryEntry]:
         """Return all models that are installed or loaded, by name."""
-        # Of several versions the current one comes first.
+        # Of several versions the one that a bare name means comes first.
         installed = reversed(self._registry().installed())
         found = {entry.card.name: entry.version for entry in installed}
-        found |= {name: pipeline.model.version for name, pipeline in self.pipelines.items()}
+        found |= {n: one.deployment.prod.entry.version for n, one in self._served.items()}
         return [self._describe(name, found[name]) for name in sorted(found)]
 
     def _describe(self, name: str, version: str) -> RepositoryEntry:
         state = self._changing.get(name)
-        pipeline = self.pipelines.get(name)
-        if state is None and pipeline is not None and pipeline.ready:
-            return RepositoryEntry(name, version, "READY")
-        reason = "no instance is alive" if pipeline else self._failed.get(name, "unloaded")
+        served = self._served.get(name)
+        if state is None and served is not None and served.deployment.prod.pipeline.ready:
+            return RepositoryEntry(name, version, "READY", served.problem)
+        reason = "no instance is alive" if served else self._failed.get(name, "unloaded")
         return RepositoryEntry(name, version, state or "UNAVAILABLE", "" if state else reason)
 
     async def load(self, model: str) -> None:
@@ -127,7 +288,7 @@ class ServedModels:
             self._check_running()
             self._changing[model] = "LOADING"
             try:
-                await self.serve(await asyncio.to_thread(self._registry().get, model))
+                await self._bring_about(model, "", anew=True)
                 self._failed.pop(model, None)
             except ModelNotFound:
                 raise
@@ -141,27 +302,34 @@ class ServedModels:
         """Give a model back; see `retinue.host.contract.Host.unload`."""
         self._check_control()
         async with self._lock:
-            pipeline = self.pipelines.pop(model, None)
-            if pipeline is None:
+            served = self._served.pop(model, None)
+            if served is None:
                 raise ModelNotFound(f"no model {model[:64]!r} is loaded")
-            del self.cards[model]
             self._failed.pop(model, None)
-            self._metrics.forget_queue(model, pipeline.model.version)
+            self._metrics.rollout.serving(model, {})
             self._changing[model] = "UNLOADING"
             try:
-                await pipeline.drain(self._settings.server.drain_s)
+                await self._give_back(served, self._settings.server.drain_s)
             finally:
                 del self._changing[model]
+            for version in served.deployment.members:
+                self._metrics.forget_queue(model, version)
 
     async def drain(self, timeout_s: float) -> None:
         """Finish accepted work in at most so many seconds, close the models, end the threads."""
         self._draining = True
         await asyncio.gather(
-            *(pipeline.drain(timeout_s) for pipeline in self.pipelines.values()),
+            *(self._give_back(served, timeout_s) for served in self._served.values()),
             self._finish_change(timeout_s),
         )
+        await asyncio.gather(*self._retiring)
         if not await self._devices.stop(timeout_s and 1.0):
             _log.warning("a thread still runs; it is left behind")
+
+    async def _give_back(self, served: _Served, timeout_s: float) -> None:
+        members = served.deployment.members.values()
+        await asyncio.gather(*(member.pipeline.drain(timeout_s) for member in members))
+        await served.guard.close()
 
     async def _finish_change(self, timeout_s: float) -> None:
         """Wait for a model that is being replaced or unloaded: it finishes its work too."""
@@ -182,6 +350,23 @@ class ServedModels:
                 "clients may not load or unload models here; the setting server.model_control "
                 "lets them"
             )
+
+
+def _shares(deployment: Deployment) -> dict[tuple[str, str], float]:
+    plan = deployment.plan
+    answering = deployment.prod.entry.version
+    shares = {(version, plan.role(version)): 0.0 for version in deployment.members}
+    canary = 0.0 if plan.canary in deployment.condemned else plan.share
+    if plan.canary:
+        shares[plan.canary, "canary"] = canary
+    if plan.shadow:
+        shares[plan.shadow, plan.role(plan.shadow)] = shares.get((plan.shadow, "canary"), 1.0)
+    shares[answering, plan.role(answering)] = 1.0 - canary
+    return shares
+
+
+def _depth(member: Member) -> int:
+    return member.pipeline.queue_depth
 
 
 def _load_all(load: Callable[[], Model], count: int) -> list[Model]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,21 @@ from typing import Any
 import cv2
 from pydantic import ValidationError
 
-from retinue.core.errors import ConfigError, ModelNotFound, RetinueError
+from retinue.core.errors import ConfigError, RetinueError
 from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
 from retinue.core.protocols import App, Observer
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings, explain, load_settings
 from retinue.core.types import Signal
 from retinue.host.acks import Acks
-from retinue.host.contract import RepositoryEntry
+from retinue.host.contract import RepositoryEntry, VersionStatus
 from retinue.host.models import ServedModels
 from retinue.host.progress import Bar
-from retinue.models.card import Card
 from retinue.models.catalogue import find
-from retinue.models.registry import Entry, Registry
+from retinue.models.registry import Entry, Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
+from retinue.pipeline.deployment import Handle
 from retinue.pipeline.observers import ObserverHub
-from retinue.pipeline.pipeline import ModelPipeline
 from retinue.store.blobs import open_blobs
 from retinue.store.interface import RecordStore
 from retinue.store.records import open_records
@@ -46,18 +45,22 @@ def installed_apps() -> tuple[App, ...]:
     return tuple(load(APPS, name) for name in names(APPS))
 
 
-def obtain(registry: Registry, name: str) -> Entry:
+def obtain(registry: Registry, model: str) -> Entry:
     """Return an installed model; pull it first when it is only in the catalogue.
+
+    Args:
+        registry: Where it is looked for.
+        model: "NAME" or "NAME@REF".
 
     Raises:
         ModelNotFound: neither installed nor in the catalogue.
         RetinueError: the pull failed, or its licence must be accepted first.
     """
-    try:
-        return registry.get(name)
-    except ModelNotFound:
+    name, ref = split_ref(model)
+    if not registry.versions(name):
         with Bar() as bar:
-            return registry.pull(find(name), progress=bar)
+            registry.pull(find(name), progress=bar)
+    return registry.get(name, ref)
 
 
 class HostServices:
@@ -68,6 +71,7 @@ class HostServices:
         apps: The apps that are served.
         models: Models to load beside the apps' own; None loads each app's default.
         record: Whether records are kept.
+        follow: Whether aliases that are moved later are obeyed.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class HostServices:
         *,
         models: Sequence[str] | None = None,
         record: bool = True,
+        follow: bool = True,
     ) -> None:
         self.settings = settings
         self.apps = tuple(apps)
@@ -88,6 +93,8 @@ class HostServices:
         self._app_settings = {app.name: _read_app_settings(app, settings) for app in apps}
         self._models = tuple(models) if models is not None else self._default_models()
         self._record = record
+        self._follow = follow
+        self._following: asyncio.Task[None] | None = None
         self._hub: ObserverHub | None = None
         self._writer: RecordWriter | None = None
         self._records: RecordStore | None = None
@@ -99,31 +106,21 @@ class HostServices:
         return self.settings.limits
 
     @property
-    def pipelines(self) -> Mapping[str, ModelPipeline]:
-        """The loaded models' pipelines by model name."""
-        return self._served.pipelines
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that are loaded."""
+        return self._served.names()
+
+    def versions(self, model: str) -> Sequence[VersionStatus]:
+        """Return the loaded versions of a loaded model, the one that answers first."""
+        return self._served.versions(model)
 
     def app_settings(self, app: str) -> Any:
         """Return the app's settings."""
         return self._app_settings[app]
 
-    def pipeline(self, model: str) -> ModelPipeline:
-        """Return the pipeline of a loaded model.
-
-        Raises:
-            ModelNotFound: it is not loaded.
-        """
-        try:
-            return self.pipelines[model]
-        except KeyError:
-            known = ", ".join(sorted(self.pipelines)) or "none"
-            message = f"no model {model[:64]!r} is loaded; loaded: {known}"
-            raise ModelNotFound(f"{message} (setting `models` names more)") from None
-
-    def card(self, model: str) -> Card:
-        """Return the card of a loaded model."""
-        self.pipeline(model)
-        return self._served.cards[model]
+    def pipeline(self, model: str, *, key: bytes | str = b"") -> Handle:
+        """Return a hold on one version of a model; see `retinue.core.protocols.Services`."""
+        return self._served.handle(model, key)
 
     def repository(self) -> Sequence[RepositoryEntry]:
         """Return all models that are installed or loaded, by name."""
@@ -162,7 +159,8 @@ class HostServices:
         cv2.setNumThreads(1)
         registry = Registry(self.settings.cache)
         # Everything that can be wrong is tried before the first model takes memory.
-        entries = [obtain(registry, name) for name in self._models]
+        for model in self._models:
+            obtain(registry, model)
         observers: dict[str, Observer] = {"metrics": self.metrics}
         wanted = {*self.settings.observers, *(n for app in self.apps for n in app.observers)}
         for name in sorted(wanted - {"metrics"}):
@@ -170,8 +168,10 @@ class HostServices:
         self._hub = ObserverHub(observers, on_signal=_log_signal)
         if self._record:
             self._writer = self._open_writer()
-        for entry in entries:
-            await self._served.serve(entry)
+        for model in self._models:
+            await self._served.serve(model)
+        if self._follow and self.settings.rollout.follow_s > 0:
+            self._following = asyncio.create_task(self._served.follow())
 
     def _open_writer(self) -> RecordWriter:
         settings = self.settings
@@ -192,6 +192,9 @@ class HostServices:
 
     async def drain(self, timeout_s: float) -> None:
         """Finish accepted work in at most so many seconds, then give everything back."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         await self._served.drain(timeout_s)
         if self._hub is not None:
             await asyncio.to_thread(self._hub.close, CLOSE_S)
@@ -238,6 +241,7 @@ async def open_services(
         (manifest,),
         models=models or None,
         record=record,
+        follow=False,
     )
     await services.start()
     try:

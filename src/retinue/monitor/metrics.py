@@ -24,6 +24,7 @@ import retinue
 from retinue.core import errors
 from retinue.core.record import Record
 from retinue.core.types import STAGES, Detections, Scores, Signal
+from retinue.monitor._rollout import RolloutMetrics
 
 OTHER = "other"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -141,6 +142,9 @@ class _Series:
 class MetricsObserver:
     """An `Observer` that counts records, and the host's own counters beside it.
 
+    Attributes:
+        rollout: Counts of versions that take each other's place.
+
     Any method may be called from any thread.
     """
 
@@ -166,6 +170,7 @@ class MetricsObserver:
         self._known: dict[tuple[str, str, str], _Series] = {}
         self._register_records()
         self._register_host()
+        self.rollout = RolloutMetrics(self._registry)
 
     def _register_records(self) -> None:
         registry = self._registry

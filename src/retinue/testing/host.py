@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -19,14 +18,11 @@ from retinue.core.plugins import resolve
 from retinue.core.protocols import App, AppRequest, PipelineSpec, Route, Services
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings
-from retinue.host.contract import RepositoryEntry
-from retinue.models.card import Card, Input, Output, Source
-from retinue.testing.models import FakeModel
+from retinue.host.contract import RepositoryEntry, VersionStatus
+from retinue.testing.models import FakeModel, fake_card
 from retinue.testing.pipelines import (
-    FAKE_CLASSES,
     FakePipeline,
     FakeServed,
-    Task,
     TypedRuntime,
 )
 
@@ -111,22 +107,6 @@ class FakeMetrics:
         self.grpc_calls.append((method, code))
 
 
-@cache
-def fake_card(name: str, task: Task = "detect") -> Card:
-    """Return a card with nothing behind it."""
-    return Card(
-        name=name,
-        task=task,
-        family="fake",
-        summary="Gives back what it gets",
-        license="Apache-2.0",
-        source=Source(url="file:///nowhere", files={"model.onnx": "0" * 64}),
-        input=Input(height=8, width=8),
-        output=Output(layout="fake"),
-        classes=("thing",) if task == "detect" else FAKE_CLASSES,
-    )
-
-
 class FakeHost:
     """The composition root's shape with one app, `ECHO`, and fake models.
 
@@ -157,7 +137,9 @@ class FakeHost:
         self.drained: float | None = None
 
     def _pipeline(self, served: FakeServed) -> FakePipeline:
-        model = FakeModel(TypedRuntime(served.specs), name=served.name, version="abc123")
+        card = fake_card(served.name, served.task)
+        runtime = TypedRuntime(served.specs)
+        model = FakeModel(runtime, name=served.name, version="abc123", card=card)
         return FakePipeline(model, task=served.task, delay_s=self._delay_s)
 
     @property
@@ -165,25 +147,33 @@ class FakeHost:
         """What a decoder may be given."""
         return self.settings.limits
 
-    def pipeline(self, model: str) -> FakePipeline:
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the loaded models."""
+        return tuple(self.pipelines)
+
+    def versions(self, model: str) -> Sequence[VersionStatus]:
+        """Return a loaded model's one version."""
+        return [VersionStatus(self.pipelines[model].model.version, "prod", 1.0)]
+
+    def pipeline(self, model: str, *, key: bytes | str = b"") -> FakePipeline:
         """Return a loaded model's pipeline.
 
         Raises:
-            ModelNotFound: it is not loaded.
+            ModelNotFound: it is not loaded, or not in this version.
         """
-        try:
-            return self.pipelines[model]
-        except KeyError:
-            raise ModelNotFound(f"no model {model!r} is loaded") from None
+        name, _, version = model.partition("@")
+        found = self.pipelines.get(name)
+        if found is None:
+            raise ModelNotFound(f"no model {name!r} is loaded")
+        if version not in ("", "prod", found.model.version):
+            loaded = found.model.version
+            raise ModelNotFound(f"model {name!r} has no version {version!r}; loaded: {loaded}")
+        return found
 
     def app_settings(self, app: str) -> Any:
         """Return the app's settings, all defaults."""
         return resolve(next(one for one in self.apps if one.name == app).settings)()
-
-    def card(self, model: str) -> Card:
-        """Return a loaded model's card."""
-        self.pipeline(model)
-        return fake_card(model, self._installed[model].task)
 
     async def finish(self, record: Record, body: bytes | None = None) -> bool:
         """Note the record; keep nothing."""

@@ -10,11 +10,19 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from retinue.core.errors import InvalidTensor, ModelRunFailed, RetinueError
 from retinue.core.types import Array, Embedding, Image, Outcome, Prepared, Tensors, TensorSpec
+from retinue.models.card import Card, Input, Output, Source
+
+Task: TypeAlias = Literal["detect", "classify", "embed"]
+
+FAKE_CLASSES = ("cat", "dog", "owl")
+"""The classes of a fake classifier."""
 
 
 def numbered(number: int, *, width: int = 4, height: int = 2) -> Image:
@@ -33,6 +41,22 @@ def number_in(outcome: Outcome) -> int:
     value = outcome.unwrap()
     assert isinstance(value, Embedding)
     return int(value.vector[0])
+
+
+@cache
+def fake_card(name: str, task: Task = "detect") -> Card:
+    """Return a card with nothing behind it."""
+    return Card(
+        name=name,
+        task=task,
+        family="fake",
+        summary="Gives back what it gets",
+        license="Apache-2.0",
+        source=Source(url="file:///nowhere", files={"model.onnx": "0" * 64}),
+        input=Input(height=8, width=8),
+        output=Output(layout="fake"),
+        classes=("thing",) if task == "detect" else FAKE_CLASSES,
+    )
 
 
 class FakeRuntime:
@@ -130,6 +154,7 @@ class FakeModel:
 
     Attributes:
         fake: Its runtime, with the counts.
+        card: Its card.
     """
 
     def __init__(
@@ -138,6 +163,7 @@ class FakeModel:
         *,
         name: str = "fake",
         version: str = "0",
+        card: Card | None = None,
         bad_inputs: Mapping[int, Exception] | None = None,
         bad_outputs: Mapping[int, Exception] | None = None,
     ) -> None:
@@ -147,12 +173,14 @@ class FakeModel:
             runtime: What runs the rows; None for a plain `FakeRuntime`.
             name: Its name.
             version: Its version.
+            card: Its card; None for `fake_card` of its name.
             bad_inputs: Pictures with these numbers are refused in preprocessing with these errors.
             bad_outputs: Rows with these numbers fail in postprocessing with these errors.
         """
         self.fake = runtime or FakeRuntime()
         self._name = name
         self._version = version
+        self.card = card or fake_card(name, "embed")
         self._bad_inputs = dict(bad_inputs or {})
         self._bad_outputs = dict(bad_outputs or {})
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -30,12 +29,7 @@ from retinue.core.types import (
     TensorSpec,
     Value,
 )
-from retinue.testing.models import FakeModel, FakeRuntime
-
-Task: TypeAlias = Literal["detect", "classify", "embed"]
-
-FAKE_CLASSES = ("cat", "dog", "owl")
-"""The classes of a fake classifier."""
+from retinue.testing.models import FAKE_CLASSES, FakeModel, FakeRuntime, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,10 @@ from retinue.core.settings import Settings
 from retinue.core.types import Array, Tensors
 from retinue.host import http
 from retinue.host.edge import State
-from retinue.models.card import Card
 from retinue.runtimes.onnxruntime import OnnxRuntime
 from retinue.runtimes.triton import TritonRuntime
-from retinue.testing.host import FakeHost, fake_card
-from retinue.testing.models import FakeModel
+from retinue.testing.host import FakeHost
+from retinue.testing.models import FakeModel, fake_card
 from retinue.testing.pipelines import FakePipeline
 
 _START_S = 10.0
@@ -36,7 +35,7 @@ class _RuntimePipeline(FakePipeline):
     """Runs each request at once, one at a time."""
 
     def __init__(self, name: str, runtime: Any) -> None:
-        super().__init__(FakeModel(runtime, name=name, version="1"))
+        super().__init__(FakeModel(runtime, name=name, version="1", card=fake_card(name)))
         self._runtime: Runtime = runtime
         self._using = threading.Lock()
 
@@ -68,11 +67,6 @@ class RemoteHost(FakeHost):
     def serve(self, name: str, runtime: Runtime) -> None:
         """Serve a runtime under a name, in place of what was there."""
         self.pipelines[name] = _RuntimePipeline(name, runtime)
-
-    def card(self, model: str) -> Card:
-        """Return a card with nothing behind it."""
-        self.pipeline(model)
-        return fake_card(model)
 
     def connect(
         self,

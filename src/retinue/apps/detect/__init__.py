@@ -50,7 +50,15 @@ APP = App(
             handler="retinue.apps.detect.route:detect",
             summary="Find the objects in a photo",
             parameters={
-                "model": (_STRING, "Name of a loaded detector; the app's default if left out"),
+                "model": (
+                    _STRING,
+                    "Name of a loaded detector, or NAME@VERSION; the app's default if left out",
+                ),
+                "key": (
+                    {**_STRING, "maxLength": 128},
+                    "Whose request it is, for example a user: while a canary runs, the same key "
+                    "is answered by the same version; the stream or the photo if left out",
+                ),
                 "conf": (
                     {"type": "number", "minimum": 0, "maximum": 1},
                     "Leave out detections below this score",

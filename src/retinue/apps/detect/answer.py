@@ -14,15 +14,18 @@ from retinue.core.types import Detections
 from retinue.models.card import Card
 
 
-def choose(services: Services, model: str) -> tuple[Pipeline, Card]:
+def choose(services: Services, model: str, key: bytes | str = b"") -> tuple[Pipeline, Card]:
     """Return the pipeline and card of a detector; "" names the app's default.
+
+    See `Services.pipeline` for ``model`` and ``key``.
 
     Raises:
         ModelNotFound: it is not loaded.
         InvalidRequest: it is not a detector.
     """
     name = model or services.app_settings("detect").model
-    pipeline, card = services.pipeline(name), services.card(name)
+    pipeline = services.pipeline(name, key=key)
+    card: Card = pipeline.model.card
     if card.task != "detect":
         raise InvalidRequest(f"model {name!r} is for {card.task}, not for detect")
     return pipeline, card

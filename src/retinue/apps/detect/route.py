@@ -10,6 +10,8 @@ from retinue.apps.detect.answer import answer, choose, decide
 from retinue.core.errors import InvalidRequest
 from retinue.core.protocols import AppRequest, Services
 
+MAX_NAME = 128
+
 
 def _number(query: Mapping[str, str], name: str, low: float, high: float) -> float | None:
     text = query.get(name)
@@ -24,6 +26,13 @@ def _number(query: Mapping[str, str], name: str, low: float, high: float) -> flo
     return value
 
 
+def _name(query: Mapping[str, str], name: str) -> str:
+    text = query.get(name, "")
+    if len(text) > MAX_NAME:
+        raise InvalidRequest(f"{name} must be at most {MAX_NAME} characters, not {len(text)}")
+    return text
+
+
 async def detect(services: Services, request: AppRequest) -> Mapping[str, Any]:
     """Detect objects in the request's photo.
 
@@ -36,10 +45,8 @@ async def detect(services: Services, request: AppRequest) -> Mapping[str, Any]:
     priority = _number(query, "priority", -100, 100) or 0
     if priority != int(priority):
         raise InvalidRequest(f"priority must be a whole number, not {query['priority'][:40]!r}")
-    stream = query.get("stream", "")
-    if len(stream) > 128:
-        raise InvalidRequest(f"stream must be a name of at most 128 characters, not {len(stream)}")
-    pipeline, card = choose(services, query.get("model", ""))
+    stream, key = (_name(query, name) for name in ("stream", "key"))
+    pipeline, card = choose(services, query.get("model", ""), key or stream or request.body)
     record = await pipeline.submit(
         request.body,
         deadline=None if deadline_ms is None else time.monotonic() + deadline_ms / 1000,

@@ -52,10 +52,10 @@ class ImageModel:
     runtime = "retinue"
     inputs = (_INPUT,)
 
-    def __init__(self, name: str, pipeline: Pipeline, card: Card, host: Host) -> None:
+    def __init__(self, name: str, pipeline: Pipeline, host: Host) -> None:
         self.name = name
         self.pipeline = pipeline
-        self._card = card
+        self._card: Card = pipeline.model.card
         self._host = host
 
     @property

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from retinue.core.errors import InvalidRequest, InvalidTensor, ModelNotFound, ShuttingDown
 from retinue.core.protocols import Pipeline
 from retinue.core.settings import Execution, cores
@@ -50,6 +52,8 @@ HIGHEST, LOWEST = 1, 201
 _STATELESS = ("sequence_id", "sequence_start", "sequence_end")
 # Elements from which on the best of them are looked for off the event loop.
 _MANY = 65_536
+# Numbers of an input that tell it from others.
+_KEYED = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,38 +136,36 @@ class Inference:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all models that are served."""
-        loaded = list(self._host.pipelines)
+        loaded = self._host.models
         images = [name + IMAGE_SUFFIX for name in loaded]
         return tuple(dict.fromkeys(sorted([*loaded, *images])))
 
-    def find(self, model: str, version: str = "") -> Served:
-        """Return a served model.
+    def find(self, model: str, version: str = "", key: bytes | str = b"") -> Served:
+        """Return a served model; what it answers is answered by one version.
+
+        Args:
+            model: Its name, or that of its twin for images.
+            version: A version or alias that is loaded, "" for what the aliases give the request.
+            key: What decides whether a canary answers; see `Services.pipeline`.
 
         Raises:
-            ModelNotFound: no model is loaded under this name, or it has another version.
+            ModelNotFound: no model is loaded under this name, or no such version of it.
         """
-        served = self._find(model)
-        if served is None:
-            loaded = ", ".join(self.names()) or "none"
+        loaded = self._host.models
+        base = model if model in loaded else model.removesuffix(IMAGE_SUFFIX)
+        if base not in loaded:
+            names = ", ".join(self.names()) or "none"
             raise ModelNotFound(
-                f"no model is loaded under the name {model[:80]!r}; loaded: {loaded}"
+                f"no model is loaded under the name {model[:80]!r}; loaded: {names}"
             )
-        if version and version != served.version:
-            raise ModelNotFound(
-                f"model {model!r} has no version {version[:80]!r} loaded; loaded: {served.version}"
-            )
-        return served
+        pipeline = self._host.pipeline(f"{base}@{version}" if version else base, key=key)
+        if base != model:
+            return ImageModel(model, pipeline, self._host)
+        return RawModel(model, pipeline, self._runtime(pipeline))
 
-    def _find(self, model: str) -> Served | None:
-        pipelines = self._host.pipelines
-        raw = pipelines.get(model)
-        if raw is not None:
-            runtime = self._host.settings.execution.runtime
-            return RawModel(model, raw, self._host.card(model), runtime)
-        base = model.removesuffix(IMAGE_SUFFIX)
-        if base != model and base in pipelines:
-            return ImageModel(model, pipelines[base], self._host.card(base), self._host)
-        return None
+    def _runtime(self, pipeline: Pipeline) -> str:
+        own = pipeline.model.card.run_with
+        return own.runtime if own is not None else self._host.settings.execution.runtime
 
     def server_ready(self) -> bool:
         """Return whether all models take work."""
@@ -186,7 +188,7 @@ class Inference:
         """
         served = self.find(model, version)
         name, backend = platform(served.runtime)
-        versions = (served.version,)
+        versions = tuple(self._all(model)) if not version else (served.version,)
         return ModelMetadata(model, versions, name or backend, served.inputs, served.outputs)
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
@@ -220,13 +222,18 @@ class Inference:
         Raises:
             ModelNotFound: as `find`.
         """
-        names = [model] if model else sorted(self._host.pipelines)
-        found = [(name, self.find(name, version)) for name in names]
+        names = [model] if model else sorted(self._host.models)
+        wanted = [(name, v) for name in names for v in ([version] if version else self._all(name))]
+        found = [(name, self.find(name, v)) for name, v in wanted]
         return tuple(
             ModelStatistics(name, one.version, one.pipeline.statistics()) for name, one in found
         )
 
-    def admit(self, model: str, version: str = "") -> Served:
+    def _all(self, model: str) -> list[str]:
+        base = self.find(model).pipeline.model.name
+        return [one.version for one in self._host.versions(base)]
+
+    def admit(self, model: str, version: str = "", key: bytes | str = b"") -> Served:
         """Return the model that a request would run, before anything is read for it.
 
         Raises:
@@ -235,7 +242,7 @@ class Inference:
         """
         if self._state.draining:
             raise ShuttingDown("the server is stopping; send the request again to another one")
-        return self.find(model, version)
+        return self.find(model, version, key)
 
     async def infer(self, request: Request) -> Response:
         """Answer one inference request.
@@ -247,7 +254,7 @@ class Inference:
             InvalidRequest: a parameter is out of range or asks for what is not offered.
             RetinueError: whatever stopped the model.
         """
-        served = self.admit(request.model, request.version)
+        served = self.admit(request.model, request.version, _key(request))
         terms = _terms(request)
         wanted = _wanted(request, served)
         outputs = await served.infer(request.inputs, terms)
@@ -267,6 +274,18 @@ def _kind(execution: Execution) -> str:
     # Without a device, these take the processor; others choose for themselves.
     on_cpu = execution.runtime in ("onnxruntime", "openvino") or device == "cpu"
     return "KIND_CPU" if on_cpu else "KIND_AUTO"
+
+
+def _key(request: Request) -> bytes | str:
+    """Return what decides whether a canary answers: the parameter ``key``, else the first input."""
+    given = request.parameters.get("key", "")
+    if given:
+        return str(given)
+    data: Array = request.inputs[0].data if request.inputs else np.empty(0)
+    first: Array = data.ravel()[:_KEYED]
+    if first.dtype == object:
+        return bytes(first[0]) if first.size else b""
+    return first.tobytes()
 
 
 def _terms(request: Request) -> Terms:

@@ -38,7 +38,7 @@ class Repository:
         found = {entry.name: entry for entry in installed}
         for entry in installed:
             twin = entry.name + IMAGE_SUFFIX
-            if entry.state == READY and twin not in self._host.pipelines:
+            if entry.state == READY and twin not in self._host.models:
                 found[twin] = replace(entry, name=twin)  # it answers, whatever else is installed
         return [found[name] for name in sorted(found) if not ready or found[name].state == READY]
 

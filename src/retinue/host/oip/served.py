@@ -100,11 +100,11 @@ class Served(Protocol):
 class RawModel:
     """A loaded model's own tensors, as its network takes and gives them."""
 
-    def __init__(self, name: str, pipeline: Pipeline, card: Card, runtime: str) -> None:
+    def __init__(self, name: str, pipeline: Pipeline, runtime: str) -> None:
         self.name = name
         self.pipeline = pipeline
         self.runtime = runtime
-        self._card = card
+        self._card: Card = pipeline.model.card
 
     @property
     def version(self) -> str:
