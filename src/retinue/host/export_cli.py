@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retinue.host.cli_parts import open_registry
+
 if TYPE_CHECKING:
-    from retinue.models.registry import Entry, Registry
+    from retinue.models.registry import Entry
 
 export_cli = typer.Typer(no_args_is_help=True, help="Hand the models to a larger engine.")
 
-Models = Annotated[list[str] | None, typer.Option("--model", help="A model; may be repeated.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="NAME or NAME@REF; may be repeated.")
+]
 
 
 class Kind(StrEnum):
@@ -25,23 +29,17 @@ class Kind(StrEnum):
     GPU = "gpu"
 
 
-def _registry() -> Registry:
-    from retinue.core.settings import load_settings
-    from retinue.models.registry import Registry
-
-    return Registry(load_settings().cache)
-
-
 def _entries(names: list[str] | None) -> list[Entry]:
-    """Return the models of these names, or all that are installed: each its current version."""
+    """Return the models of these names, or all that are installed: what each name means."""
     from retinue.core.errors import ModelNotFound
+    from retinue.models.registry import split_ref
 
-    registry = _registry()
+    registry = open_registry()
     if names is None:
         names = sorted({entry.card.name for entry in registry.installed()})
     if not names:
         raise ModelNotFound("no model is installed; fetch one with: retinue models pull NAME")
-    return [registry.get(name) for name in dict.fromkeys(names)]
+    return [registry.get(*split_ref(name)) for name in dict.fromkeys(names)]
 
 
 @export_cli.command()
@@ -89,7 +87,8 @@ def kserve(
     from retinue.core.errors import storage_errors
     from retinue.host.export.kserve import Service, render
 
-    names = tuple(entry.card.name for entry in _entries(model))
+    entries = _entries(model)
+    names = tuple(dict.fromkeys(model)) if model else tuple(e.card.name for e in entries)
     text = render(
         Service(name, names, image, storage_uri, keys_secret, cpu, memory, max_batch, window_ms)
     )

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.host import life_cli
+from retinue.host.cli_parts import AsJson, Name, NameRef, open_registry, print_json
+from retinue.host.compare_cli import compare
+from retinue.host.quantize_cli import quantize
+
 if TYPE_CHECKING:
     from retinue.models.card import Card
-    from retinue.models.registry import Registry
 
 models_cli = typer.Typer(no_args_is_help=True, help="Models: the catalogue and the local registry.")
-Name = Annotated[str, typer.Argument(help="Name of a model.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 # Columns of a terminal below which the list leaves the summaries out.
 WIDE = 100
-
-
-def _registry() -> Registry:
-    from retinue.core.settings import load_settings
-    from retinue.models.registry import Registry
-
-    return Registry(load_settings().cache)
-
-
-def _print_json(value: Any) -> None:
-    import orjson
-
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 @models_cli.command("list")
@@ -39,8 +26,8 @@ def list_models(as_json: AsJson = False) -> None:
     """List the models of the catalogue and those imported, and which are installed."""
     from retinue.models.catalogue import cards
 
-    registry = _registry()
-    # The current version of each model comes first.
+    registry = open_registry()
+    # What each bare name means comes first.
     installed = {entry.card.name: entry for entry in reversed(registry.installed())}
     for damage in registry.damaged():
         typer.echo(f"{damage.name} {damage.version} is damaged: {damage.reason}", err=True)
@@ -57,7 +44,7 @@ def list_models(as_json: AsJson = False) -> None:
         for name, card in sorted(known.items())
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     from rich.console import Console
     from rich.table import Table
@@ -76,26 +63,33 @@ def list_models(as_json: AsJson = False) -> None:
     console.print(table)
 
 
-def _find(name: str) -> tuple[Card, dict[str, Any]]:
+def _find(model: str) -> tuple[Card, dict[str, Any]]:
     """Return a model's card and what is installed of it."""
-    from retinue.core.errors import ModelNotFound
     from retinue.models.catalogue import find
+    from retinue.models.registry import split_ref
 
-    try:
-        entry = _registry().get(name)
-    except ModelNotFound:
+    registry, (name, ref) = open_registry(), split_ref(model)
+    if not ref and not registry.versions(name):
         return find(name), {"installed": False}
-    where = {"installed": True, "version": entry.version, "sha256": entry.sha256}
-    return entry.card, where | {"size": entry.size, "path": str(entry.path)}
+    entry = registry.get(name, ref)
+    where = {
+        "installed": True,
+        "version": entry.version,
+        "lineage": entry.lineage and entry.lineage.model_dump(),
+        "sha256": entry.sha256,
+        "size": entry.size,
+        "path": str(entry.path),
+    }
+    return entry.card, where
 
 
 @models_cli.command()
-def show(name: Name, as_json: AsJson = False) -> None:
-    """Show a model's card, and its tensors when it is installed."""
-    card, where = _find(name)
+def show(model: NameRef, as_json: AsJson = False) -> None:
+    """Show a model's card, and which version of it is installed."""
+    card, where = _find(model)
     shown = card.model_dump(mode="json") | where
     if as_json:
-        _print_json(shown)
+        print_json(shown)
         return
     from rich.console import Console
     from rich.table import Table
@@ -130,9 +124,10 @@ def pull(
 
     card = find(name)
     typer.echo(f"{card.name}: licence {card.license}, from {card.source.url}", err=True)
+    registry = open_registry()
     with Bar() as bar:
-        entry = _registry().pull(card, progress=bar, accept_license=accept_license, force=force)
-    typer.echo(f"{entry.card.name} {entry.version} ({entry.size / 2**20:.1f} MiB) is ready")
+        entry = registry.pull(card, progress=bar, accept_license=accept_license, force=force)
+    life_cli.say_arrival(registry, entry)
 
 
 @models_cli.command("import")
@@ -143,12 +138,18 @@ def import_model(
     card: Annotated[Path | None, typer.Option(help="Its card, a TOML file.")] = None,
 ) -> None:
     """Add an ONNX model of your own, with its card where the card cannot be derived."""
-    entry = _registry().import_onnx(path, name=name, task=task, card=card)
-    typer.echo(f"{entry.card.name} {entry.version} ({entry.size / 2**20:.1f} MiB) is ready")
+    registry = open_registry()
+    life_cli.say_arrival(registry, registry.import_onnx(path, name=name, task=task, card=card))
 
 
-@models_cli.command()
-def remove(name: Name) -> None:
-    """Remove an installed model and all its versions."""
-    _registry().remove(name)
-    typer.echo(f"{name} is removed")
+for _command in (
+    life_cli.versions,
+    compare,
+    quantize,
+    life_cli.promote,
+    life_cli.rollback,
+    life_cli.alias,
+    life_cli.history,
+    life_cli.remove,
+):
+    models_cli.command()(_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,13 +28,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file by a new one, whole."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a small file by a new one, whole; text is written in UTF-8."""
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -86,6 +87,38 @@ def staging(folder: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """Make a folder inside ``folder`` for long work, gone afterwards; no lock need be held.
+
+    What killed processes left of theirs is removed first: a workspace is in use while its lock is
+    held.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    name = f"{TEMPORARY}{secrets.token_hex(8)}"
+    with storage_errors(folder, "making a folder to work in"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*.lock"):
+            with suppress(OSError, Timeout), FileLock(str(left), timeout=0):
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink(missing_ok=True)
+        lock = FileLock(str(folder / f"{name}.lock"))
+        lock.acquire()
+    try:
+        with storage_errors(folder, "making a folder to work in"):
+            (folder / name).mkdir()
+        yield folder / name
+    finally:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
         with suppress(OSError):
             folder.rmdir()
 

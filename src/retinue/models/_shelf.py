@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,7 +19,26 @@ from retinue.models.card import NAME, Card
 from retinue.models.fetch import sha256_of
 
 VERSION = re.compile(r"[0-9a-f]{12}")
-WEIGHTS, CARD, ENTRY, CURRENT = "model.onnx", "card.json", "entry.json", "current"
+WEIGHTS, CARD, ENTRY = "model.onnx", "card.json", "entry.json"
+OWN_FILES = frozenset({WEIGHTS, CARD, ENTRY})
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Lineage(BaseModel):
+    """What a version was made from, and how well the two agreed when it was made.
+
+    Attributes:
+        parent: The version that it was made from, in full precision.
+        agreement: Mean agreement with the parent on images held out, in [0, 1].
+        agreement_low: Lower end of its bootstrap interval.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    parent: str = Field(pattern="^[0-9a-f]{12}$")
+    agreement: Share
+    agreement_low: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +47,13 @@ class Entry:
 
     Attributes:
         card: Its card.
-        version: First 12 hex digits of ``sha256``.
+        version: First 12 hex digits of the sha256 of the weights and of what answers depend on in
+            the card; of the weights alone where it was installed before there were ledgers.
         path: The ONNX file.
         sha256: Hex digest of the ONNX file.
         size: Bytes of the ONNX file.
+        lineage: What it was made from; None when it was pulled or imported.
+        installed_at: When, in UTC; not part of what makes two entries equal.
     """
 
     card: Card
@@ -37,6 +61,8 @@ class Entry:
     path: Path
     sha256: str
     size: int
+    lineage: Lineage | None = None
+    installed_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +85,15 @@ class _Stored(BaseModel):
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size: int = Field(gt=0)
+    serving: str = Field("", pattern="^([0-9a-f]{64})?$")
+    lineage: Lineage | None = None
     installed_at: datetime
     retinue: str = __version__
+
+    @property
+    def version(self) -> str:
+        whole = _sha256(f"{self.sha256}\n{self.serving}") if self.serving else self.sha256
+        return whole[:12]
 
 
 class Shelf:
@@ -72,11 +105,11 @@ class Shelf:
     def names(self) -> list[str]:
         """Return the names of the models' folders, sorted."""
         with storage_errors(self.root, "listing the models"):
-            found = [path.name for path in self.root.iterdir()] if self.root.is_dir() else []
-        return sorted(name for name in found if NAME.fullmatch(name))
+            paths = list(self.root.iterdir()) if self.root.is_dir() else []
+        return sorted(p.name for p in paths if NAME.fullmatch(p.name) and p.is_dir())
 
     def versions(self, name: str) -> list[str]:
-        """Return a model's versions: the current one first, then the latest first."""
+        """Return a model's versions, the latest first."""
         folder = self.root / name
         if not NAME.fullmatch(name) or not folder.is_dir():
             return []
@@ -89,22 +122,8 @@ class Shelf:
                 return []
             raise
         found = [p.name for p in paths if VERSION.fullmatch(p.name) and p.is_dir()]
-        current = self.current(name)
         ages = {version: self._installed_at(name, version) for version in found}
-        return sorted(found, key=lambda v: (v != current, -ages[v], v))
-
-    def all_versions(self) -> Iterator[tuple[str, str]]:
-        """Yield the (name, version) of everything installed, in order."""
-        for name in self.names():
-            for version in self.versions(name):
-                yield name, version
-
-    def current(self, name: str) -> str:
-        """Return what the pointer to the current version says, "" without one."""
-        try:
-            return (self.root / name / CURRENT).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
+        return sorted(found, key=lambda v: (-ages[v], v))
 
     def read(self, name: str, version: str) -> Entry:
         """Return an entry without looking at its weights.
@@ -118,7 +137,9 @@ class Shelf:
             card = Card.model_validate_json((folder / CARD).read_bytes())
         except (OSError, ValidationError) as error:
             raise corrupt(name, version, f"{CARD} cannot be read") from error
-        return Entry(card, version, folder / WEIGHTS, stored.sha256, stored.size)
+        if stored.serving and stored.serving != _sha256(card.serving_key()):
+            raise corrupt(name, version, f"{CARD} was changed; import it with the card you want")
+        return _entry(card, folder, stored)
 
     def whole(self, name: str, version: str) -> Entry | None:
         """Return an entry if its weights match their digest."""
@@ -130,33 +151,56 @@ class Shelf:
         return entry
 
     def adopt(self, entry: Entry, card: Card) -> Entry:
-        """Make an installed version current, with the card as it is now. The lock is held."""
+        """Give an installed version the words of a card that serves alike. The lock is held."""
         folder = entry.path.parent
         with storage_errors(folder, "updating the model"):
             if entry.card != card:
                 write_whole(folder / CARD, _json(card))
-            if self.current(card.name) != entry.version:
-                write_whole(folder.parent / CURRENT, entry.version + "\n")
             clean(folder)
             clean(folder.parent)
-        return Entry(card, entry.version, entry.path, entry.sha256, entry.size)
+        return replace(entry, card=card)
 
-    def install(self, card: Card, made: Path) -> Entry:
-        """Move a finished ONNX file, alone in a staged folder, to its place. The lock is held."""
-        parent = self.root / card.name
+    def install(
+        self,
+        card: Card,
+        made: Path,
+        lineage: Lineage | None = None,
+        reports: Mapping[str, bytes] | None = None,
+    ) -> tuple[Entry, bool]:
+        """Move a finished ONNX file, alone in a staged folder, to its place. The lock is held.
+
+        Returns:
+            The entry, and whether it was not there, or not whole, before.
+        """
+        parent, reports = self.root / card.name, reports or {}
         with storage_errors(parent, "installing the model"):
-            digest, size = sha256_of(made), made.stat().st_size
-            version = digest[:12]
-            present = self.whole(card.name, version)
-            if present is not None:
-                return self.adopt(present, card)
-            stored = _Stored(sha256=digest, size=size, installed_at=datetime.now(UTC))
-            (made.parent / CARD).write_text(_json(card), "utf-8")
-            (made.parent / ENTRY).write_text(_json(stored), "utf-8")
-            final = parent / version
-            move_in(made.parent, final)
-            write_whole(parent / CURRENT, version + "\n")
-        return Entry(card, version, final / WEIGHTS, digest, size)
+            stored = _stored_of(card, made, lineage)
+            if lineage is None and self._has_legacy(card, stored):
+                stored = stored.model_copy(update={"serving": ""})
+            final = parent / stored.version
+            present = self.whole(card.name, stored.version)
+            if present is None:
+                files = {CARD: _json(card).encode(), ENTRY: _json(stored).encode(), **reports}
+                for name, content in files.items():
+                    (made.parent / name).write_bytes(content)
+                move_in(made.parent, final)
+                return _entry(card, final, stored), True
+            for name, content in reports.items():
+                write_whole(final / name, content)
+            if lineage not in (None, present.lineage):
+                write_whole(final / ENTRY, _json(stored))
+                present = replace(present, lineage=lineage)
+        return self.adopt(present, card), False
+
+    def _has_legacy(self, card: Card, stored: _Stored) -> bool:
+        """Tell whether this version is here, perhaps damaged, under the name of old layouts."""
+        version = stored.sha256[:12]
+        if not (self.root / card.name / version).is_dir():
+            return False
+        try:
+            return self.read(card.name, version).card.serving_key() == card.serving_key()
+        except ModelCorrupt:
+            return True
 
     def _installed_at(self, name: str, version: str) -> float:
         try:
@@ -170,16 +214,40 @@ class Shelf:
             stored = _Stored.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
             raise corrupt(name, version, f"{ENTRY} cannot be read") from error
-        if stored.sha256[:12] != version:
+        if stored.version != version:
             raise corrupt(name, version, f"{ENTRY} is of another version")
         return stored
+
+
+def _stored_of(card: Card, made: Path, lineage: Lineage | None) -> _Stored:
+    sha256 = sha256_of(made)
+    return _Stored(
+        sha256=sha256,
+        size=made.stat().st_size,
+        serving=_sha256(card.serving_key()),
+        lineage=lineage,
+        installed_at=datetime.now(UTC),
+    )
+
+
+def _entry(card: Card, folder: Path, stored: _Stored) -> Entry:
+    return Entry(
+        card=card,
+        version=folder.name,
+        path=folder / WEIGHTS,
+        sha256=stored.sha256,
+        size=stored.size,
+        lineage=stored.lineage,
+        installed_at=stored.installed_at.astimezone(UTC),
+    )
 
 
 def corrupt(name: str, version: str, reason: str) -> ModelCorrupt:
     """Return the error for a damaged version."""
     return ModelCorrupt(
         f"model {name} version {version} is damaged: {reason}; "
-        f"fetch it again with: retinue models pull {name} (or import it again, if it is your own)"
+        f"fetch it again with: retinue models pull {name} (or import or quantize it again, if it "
+        "is your own)"
     )
 
 
@@ -214,6 +282,10 @@ def verify(entry: Entry) -> None:
     if found != entry.sha256:
         reason = f"its weights have sha256 {found}, not {entry.sha256}"
         raise corrupt(entry.card.name, entry.version, reason)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _json(value: BaseModel) -> str:

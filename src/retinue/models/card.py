@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -12,11 +13,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from retinue.core.errors import ConfigError
-from retinue.core.protocols import Model, Runtime
+from retinue.core.protocols import Model, Precision, Runtime
 from retinue.core.settings import explain
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BINDING_LICENSES = ("AGPL", "GPL", "NC")
+
+SERVING = {"task", "family", "input", "output", "classes", "run_with"}
+"""Fields of a card that answers depend on."""
 
 MAX_SIDE = 8192
 """Most pixels that a side of a model's input may have."""
@@ -97,6 +101,18 @@ class Source(_Part):
         return value
 
 
+class RunWith(_Part):
+    """What a version was measured with; it is run so, whatever the settings say.
+
+    Attributes:
+        runtime: Key of the runtime's plug-in, for example "onnxruntime" or "openvino".
+        precision: Arithmetic of what the weights leave open.
+    """
+
+    runtime: str = Field(pattern="^[a-z][a-z0-9_]{0,63}$")
+    precision: Precision = "f32"
+
+
 class Card(_Part):
     """A model's card."""
 
@@ -110,6 +126,7 @@ class Card(_Part):
     input: Input
     output: Output
     classes: tuple[str, ...] = ()
+    run_with: RunWith | None = None
     examples: tuple[str, ...] = Field((), description="Commands to try.")
 
     @field_validator("name")
@@ -124,6 +141,15 @@ class Card(_Part):
         """Whether the licence binds the user, and so must be accepted before the pull."""
         parts = re.split(r"[^A-Za-z]+", self.license.upper())
         return any(word in parts for word in BINDING_LICENSES)
+
+    def serving_key(self) -> str:
+        """Return what answers depend on, as canonical JSON: part of a version's digest.
+
+        Fields that have their default are left out, so that a field which a later release adds
+        changes no digest.
+        """
+        part = self.model_dump(mode="json", include=SERVING, exclude_defaults=True)
+        return json.dumps(part, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from retinue.core import plugins
-from retinue.core.errors import ModelCorrupt, PluginError, RetinueError
+from retinue.core.errors import ConfigError, PluginError, RetinueError
 from retinue.core.protocols import Model, Runtime, RuntimeFactory
 from retinue.core.settings import Execution
+from retinue.core.types import Image
+from retinue.models._shelf import verify
 from retinue.models.card import Family
-from retinue.models.fetch import sha256_of
 from retinue.models.registry import Entry
 from retinue.runtimes.isolated import Isolated
 
@@ -20,7 +23,8 @@ def load_model(entry: Entry, execution: Execution) -> Model:
     Args:
         entry: What the registry knows of it; its file's digest is checked first.
         execution: Runtime, device, threads, precision and whether in a process of its own;
-            ``instances`` and ``warm_up`` are the caller's business.
+            ``instances`` and ``warm_up`` are the caller's business. Runtime and precision that
+            the card's ``run_with`` names come before these.
 
     Raises:
         ModelCorrupt: the file is missing, does not have the entry's digest, or cannot be parsed.
@@ -36,20 +40,62 @@ def load_model(entry: Entry, execution: Execution) -> Model:
     if not isinstance(family, Family):
         message = f"models plug-in {entry.card.family!r}: {plugins.MODELS.attribute} is no Family"
         raise PluginError(message)
+    verify(entry)
+    return _build(family, entry, _open(entry, execution_of(entry, execution)))
+
+
+def execution_of(entry: Entry, execution: Execution) -> Execution:
+    """Return how a version is executed: as its card's ``run_with`` says, else as the settings do.
+
+    A device's name belongs to a runtime: the settings' device is not asked of another one.
+    """
+    fixed = entry.card.run_with
+    if fixed is None:
+        return execution
+    device = execution.device if fixed.runtime == execution.runtime else ""
+    return execution.model_copy(
+        update={"runtime": fixed.runtime, "precision": fixed.precision, "device": device}
+    )
+
+
+def try_model(entry: Entry, execution: Execution) -> None:
+    """Load a model, answer one black picture, and close it.
+
+    Raises:
+        RetinueError: as `load_model`, or what the answer failed with.
+    """
+    model = load_model(entry, execution)
+    try:
+        height, width = model.decode_size
+        black = Image(np.zeros((height, width, 3), np.uint8), width, height)
+        (outcome,) = model.predict([black])
+        outcome.unwrap()
+    finally:
+        model.close()
+
+
+def _open(entry: Entry, execution: Execution) -> Runtime:
     factory: RuntimeFactory = (
         partial(Isolated, execution.runtime)
         if execution.isolate
         else plugins.load(plugins.RUNTIMES, execution.runtime)
     )
-    _check_digest(entry)
-    runtime = factory(
-        entry.path,
-        threads=execution.threads,
-        precision=execution.precision,
-        device=execution.device,
-        name=entry.card.name,
-    )
-    return _build(family, entry, runtime)
+    try:
+        return factory(
+            entry.path,
+            threads=execution.threads,
+            precision=execution.precision,
+            device=execution.device,
+            name=entry.card.name,
+        )
+    except ConfigError as error:
+        fixed = entry.card.run_with
+        if fixed is None:
+            raise
+        raise type(error)(
+            f"{entry.card.name} {entry.version} is run as it was measured, with {fixed.runtime} "
+            f"in {fixed.precision}, and cannot be here, whatever the settings: {error.message}"
+        ) from error
 
 
 def _build(family: Family, entry: Entry, runtime: Runtime) -> Model:
@@ -58,15 +104,3 @@ def _build(family: Family, entry: Entry, runtime: Runtime) -> Model:
     except RetinueError:
         runtime.close()
         raise
-
-
-def _check_digest(entry: Entry) -> None:
-    advice = f"fetch it again: retinue models remove {entry.card.name}, then pull or import it"
-    try:
-        digest = sha256_of(entry.path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelCorrupt(f"cannot read {entry.path}: {reason}; {advice}") from error
-    if digest != entry.sha256:
-        message = f"{entry.path} is not what was installed: sha256 {digest}, not {entry.sha256}"
-        raise ModelCorrupt(f"{message}; {advice}")

@@ -4,12 +4,19 @@ On disk, below the cache::
 
     models/NAME/VERSION/model.onnx     the weights
     models/NAME/VERSION/card.json      the card
-    models/NAME/VERSION/entry.json     digest and size of the weights, when it was installed
-    models/NAME/current                the version that a bare name means
+    models/NAME/VERSION/entry.json     digest and size of the weights, lineage, when installed
+    models/NAME/ledger.jsonl           what the aliases name, and ever named
 
 A version is made in a temporary folder beside it and renamed into place, under a lock for each
 model: a crash at any point leaves nothing or a whole version, and of several processes that pull
-a model at once, one works and the others take its result.
+a model at once, one works and the others take its result. The ledger has a lock of its own, so
+that no rollback waits for a transfer.
+
+A version never changes. A bare name means the version that alias "prod" names. A pull or an import
+moves "prod" to its version until someone has chosen one by promotion or rollback; then only people
+(and the live guard) move it. A version that was made from another never becomes "prod" by itself.
+Without "prod", as in caches from before there were ledgers, a bare name means what the old pointer
+``models/NAME/current`` says, else the latest version that was not made from another.
 """
 
 from __future__ import annotations
@@ -17,30 +24,44 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from retinue.core import plugins
 from retinue.core.errors import (
     AccessError,
     InputNotFound,
+    InvalidRequest,
     ModelCorrupt,
-    ModelNotFound,
     UnsupportedModel,
     storage_errors,
 )
-from retinue.models._disk import locked, staging, tidy
-from retinue.models._shelf import CURRENT, WEIGHTS, Damage, Entry, Shelf, check_size, verify
+from retinue.models._disk import locked, staging, tidy, workspace
+from retinue.models._life import CURRENT, Installed, to_prod
+from retinue.models._refs import not_installed, split_ref
+from retinue.models._shelf import OWN_FILES, WEIGHTS, Damage, Entry, Lineage
 from retinue.models.card import Card, Source
 from retinue.models.fetch import Policy, Progress, Quiet, fetch, sha256_of
+from retinue.models.ledger import PROD, Event, Ledger, Standing, Target
 
-__all__ = ["Damage", "Entry", "Policy", "Progress", "Registry"]
+__all__ = [
+    "Damage",
+    "Entry",
+    "Event",
+    "Ledger",
+    "Lineage",
+    "Policy",
+    "Progress",
+    "Registry",
+    "Target",
+    "split_ref",
+]
 
 IMPORTERS = plugins.Kind("importers", "retinue.models.importers", "IMPORTER")
 
 Importer = Callable[[Mapping[str, Path], Path], None]
 
 
-class Registry:
+class Registry(Installed):
     """The installed models below one cache folder. Holds no state; safe for threads."""
 
     def __init__(self, cache: Path, *, policy: Policy | None = None) -> None:
@@ -50,61 +71,8 @@ class Registry:
             cache: The folder; made by the first pull.
             policy: Bounds of fetches; None for the usual ones.
         """
-        self._shelf = Shelf(cache / "models")
+        super().__init__(cache)
         self._policy = policy or Policy()
-
-    def installed(self) -> list[Entry]:
-        """Return every installed version, sorted by name, each model's current version first.
-
-        Versions whose weights are damaged are among them; those whose card cannot be read are
-        only in `damaged`. No weights are read.
-        """
-        found: list[Entry] = []
-        for name, version in self._shelf.all_versions():
-            try:
-                found.append(self._shelf.read(name, version))
-            except ModelCorrupt:
-                continue
-        return found
-
-    def damaged(self) -> list[Damage]:
-        """Return the versions whose files are missing, cut short or unreadable.
-
-        Changed bytes of the right length are found by `verify` alone.
-        """
-        found: list[Damage] = []
-        for name, version in self._shelf.all_versions():
-            try:
-                check_size(self._shelf.read(name, version))
-            except ModelCorrupt as error:
-                found.append(Damage(name, version, error.message))
-        return found
-
-    def get(self, name: str, version: str | None = None) -> Entry:
-        """Return an installed model: a version, or the current one.
-
-        Raises:
-            ModelNotFound: it is not installed.
-            ModelCorrupt: its files are missing, cut short or unreadable.
-        """
-        versions = self._shelf.versions(name)
-        if not versions:
-            raise ModelNotFound(
-                f"model {name!r} is not installed; fetch it with: retinue models pull {name}"
-            )
-        if version is not None and version not in versions:
-            raise ModelNotFound(
-                f"model {name!r} has no version {version!r}; installed: {', '.join(versions)}"
-            )
-        return check_size(self._shelf.read(name, version or versions[0]))
-
-    def verify(self, entry: Entry) -> None:
-        """Check an entry's weights against their digest, reading them whole.
-
-        Raises:
-            ModelCorrupt: they differ, or cannot be read.
-        """
-        verify(entry)
 
     def pull(
         self,
@@ -114,7 +82,7 @@ class Registry:
         accept_license: bool = False,
         force: bool = False,
     ) -> Entry:
-        """Install a card's model and make it the current version.
+        """Install a card's model; it goes into production unless someone chose what is there.
 
         What is installed already, whole and from the same source, is used without any transfer.
 
@@ -133,7 +101,7 @@ class Registry:
         """
         heard = progress or Quiet()
         found = None if force else self._reusable(card)
-        if found is not None and found.card == card and self._is_current(found):
+        if found is not None and found.card == card and not self._would_move(found):
             tidy(self._shelf.root / card.name, self._lock_file(card.name))
             return found
         if found is None and card.binding_license and not accept_license:
@@ -145,10 +113,15 @@ class Registry:
         with self._lock(card.name, heard):
             # Asked again: another process may have installed it while this one waited.
             found = None if force else self._reusable(card)
-            if found is not None:
-                return self._shelf.adopt(found, card)
+            if found is not None and found.card.serving_key() == card.serving_key():
+                return self._arrived(self._shelf.adopt(found, card), new=False)
             with staging(self._shelf.root / card.name) as temporary:
-                return self._shelf.install(card, self._build(card, temporary, heard))
+                made = (
+                    self._build(card, temporary, heard)
+                    if found is None
+                    else _copy(found.path, found.sha256, temporary)
+                )
+                return self._arrived(*self._shelf.install(card, made))
 
     def import_onnx(
         self,
@@ -158,7 +131,7 @@ class Registry:
         task: str | None = None,
         card: Card | Path | None = None,
     ) -> Entry:
-        """Install a copy of the user's own ONNX file and make it the current version.
+        """Install a copy of the user's own ONNX file; as `pull`, it goes into production.
 
         Args:
             path: The file.
@@ -190,42 +163,153 @@ class Registry:
         whole = own_card(facts, source, name=name, task=task, card=card)
         folder = self._shelf.root / whole.name
         with self._lock(whole.name, Quiet()), staging(folder) as temporary:
-            made = _entry_folder(temporary) / WEIGHTS
-            with storage_errors(made, "copying the model"):
-                shutil.copyfile(path, made)
-                if sha256_of(made) != digest:
-                    raise ModelCorrupt(f"{path} changed while it was read; import it again")
-            return self._shelf.install(whole, made)
+            made = _copy(path, digest, temporary)
+            return self._arrived(*self._shelf.install(whole, made))
 
-    def remove(self, name: str) -> None:
-        """Remove all versions of a model.
+    def workspace(self, name: str) -> AbstractContextManager[Path]:
+        """Make a folder to work in, on the disk of the models; it is gone afterwards.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        return workspace(self._shelf.root / f".work-{name}")
+
+    def derive(
+        self,
+        parent: Entry,
+        made: Path,
+        card: Card,
+        lineage: Lineage,
+        reports: Mapping[str, bytes] | None = None,
+    ) -> Entry:
+        """Install a version that was made from another; no alias names it.
+
+        Args:
+            parent: What it was made from.
+            made: Its ONNX file, which is moved; best in a `workspace`.
+            card: Its card, of the parent's name.
+            lineage: How it relates to the parent.
+            reports: Name of a file to its content; they are put beside the weights.
+
+        Raises:
+            InvalidRequest: name, lineage or a report's name is not as it must be, or it is the
+                parent itself.
+            ModelNotFound: the parent is not installed.
+            ModelCorrupt, UnsupportedModel: ``made`` is not a valid ONNX file in one piece.
+            StorageError: the cache cannot be written.
+        """
+        from retinue.models._onnxfile import inspect
+
+        name, reports = parent.card.name, reports or {}
+        if card.name != name or lineage.parent != parent.version:
+            raise InvalidRequest(f"a version made from {name} {parent.version} must say so")
+        for file in reports:
+            if not file or PurePath(file).name != file or file[0] == "." or file in OWN_FILES:
+                raise InvalidRequest(f"a report cannot be called {file[:64]!r}")
+        self.get(name, parent.version)
+        inspect(made)
+        if sha256_of(made) == parent.sha256 and card.serving_key() == parent.card.serving_key():
+            raise InvalidRequest(f"it is {name} {parent.version} itself, not another version")
+        with self._lock(name, Quiet()), staging(self._shelf.root / name) as temporary:
+            with self.ledger(name).changing() as writer:
+                self._pin(name, writer)
+            staged = _entry_folder(temporary) / WEIGHTS
+            with storage_errors(staged, "moving the model"):
+                shutil.move(made, staged)
+            return self._arrived(*self._shelf.install(card, staged, lineage, reports))
+
+    def remove(
+        self, name: str, ref: str | None = None, *, force: bool = False, actor: str = ""
+    ) -> str:
+        """Remove one version of a model, or all; the ledger stays.
+
+        Args:
+            name: The model.
+            ref: The version, as in `get`; None for all, with all aliases.
+            force: Remove a version that an alias names too, and the alias.
+            actor: By whom; "" for the system's user.
+
+        Returns:
+            The version that was removed; "" for all.
 
         Raises:
             ModelNotFound: it is not installed.
+            InvalidRequest: an alias names it, or names a version that was made from it and is
+                watched by it.
             StorageError: its files cannot be removed.
         """
-        if not self._shelf.versions(name):
-            raise ModelNotFound(f"model {name!r} is not installed; there is nothing to remove")
+        versions = self._shelf.versions(name)
+        if not versions:
+            raise not_installed(name)
         folder = self._shelf.root / name
         with (
             self._lock(name, Quiet()),
             staging(folder) as temporary,
-            storage_errors(folder, "removing the model"),
+            self.ledger(name).changing() as writer,
         ):
-            (folder / CURRENT).unlink(missing_ok=True)
-            for version in self._shelf.versions(name):
-                (folder / version).rename(temporary / version)
+            aliases = writer.standing.aliases
+            gone = versions if ref is None else [self._version(name, ref, aliases)]
+            if ref is not None and not force:
+                self._check_unused(name, gone[0], writer.standing)
+            dropped = {a: None for a, t in aliases.items() if ref is None or t.version in gone}
+            # First the aliases: none may name, at any moment, what is not here.
+            version = "" if ref is None else gone[0]
+            writer.write("remove", dropped, actor=actor, version=version)
+            with storage_errors(folder, "removing the model"):
+                if ref is None:
+                    (folder / CURRENT).unlink(missing_ok=True)
+                for one in gone:
+                    (folder / one).rename(temporary / one)
+        return version
+
+    def _check_unused(self, name: str, version: str, standing: Standing) -> None:
+        """Check that no alias names a version or what was made from it."""
+        children = {
+            entry.version
+            for entry in self.versions(name)
+            if entry.lineage is not None and entry.lineage.parent == version
+        }
+        for alias, target in sorted(standing.aliases.items()):
+            if target.version == version or target.version in children:
+                how = "is" if target.version == version else f"watches {target.version}, which is"
+                raise InvalidRequest(
+                    f"{version} {how} {alias!r} of model {name}; move that first, or remove it "
+                    "all the same with --force"
+                )
 
     def _reusable(self, card: Card) -> Entry | None:
-        """Return a whole installed version that was made from the card's source."""
-        for version in self._shelf.versions(card.name):
-            entry = self._shelf.whole(card.name, version)
-            if entry is not None and entry.card.source == card.source:
-                return entry
-        return None
+        """Return a whole installed version from the card's source, best one that serves alike."""
+        found = [
+            entry
+            for version in self._shelf.versions(card.name)
+            if (entry := self._shelf.whole(card.name, version)) is not None
+            and entry.lineage is None
+            and entry.card.source == card.source
+        ]
+        key = card.serving_key()
+        return min(found, key=lambda entry: entry.card.serving_key() != key, default=None)
 
-    def _is_current(self, entry: Entry) -> bool:
-        return self._shelf.current(entry.card.name) == entry.version
+    def _would_move(self, entry: Entry) -> bool:
+        """Tell whether the arrival of this version moves what the bare name means."""
+        name, standing = entry.card.name, self.ledger(entry.card.name).standing()
+        if entry.lineage is not None or standing.held:
+            return False
+        prod = standing.aliases.get(PROD)
+        return entry.version != (prod.version if prod else self._bare(name))
+
+    def _arrived(self, entry: Entry, new: bool) -> Entry:
+        """Write down that a version was installed. The model's lock is held."""
+        name = entry.card.name
+        with self.ledger(name).changing() as writer:
+            changes: dict[str, Target | None] = {}
+            if entry.lineage is None and not writer.standing.held:
+                self._pin(name, writer, entry.version)
+                prod = writer.standing.aliases.get(PROD)
+                if prod is None or prod.version != entry.version:
+                    changes = to_prod(writer.standing, entry.version)
+            if new or changes:
+                writer.write("install", changes, version=entry.version)
+        return entry
 
     def _build(self, card: Card, temporary: Path, progress: Progress) -> Path:
         """Fetch and convert; return the ONNX file, checked, alone in its folder."""
@@ -258,6 +342,16 @@ def _as_is(files: Mapping[str, Path], out: Path) -> None:
         raise UnsupportedModel("a card without an importer must name exactly one ONNX file")
     (file,) = files.values()
     file.replace(out)
+
+
+def _copy(path: Path, digest: str, temporary: Path) -> Path:
+    """Copy weights to a staged folder; the digest is that of the bytes expected."""
+    made = _entry_folder(temporary) / WEIGHTS
+    with storage_errors(made, "copying the model"):
+        shutil.copyfile(path, made)
+        if sha256_of(made) != digest:
+            raise ModelCorrupt(f"{path} changed while it was read; try again")
+    return made
 
 
 def _entry_folder(temporary: Path) -> Path:

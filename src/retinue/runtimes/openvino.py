@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -90,8 +91,18 @@ class OpenVino:
         self._request = None
 
 
+def without_telemetry() -> None:
+    """Keep OpenVINO, and what builds on it, from reporting its use and from writing to ``~/intel``.
+
+    Both count an unanswered question for consent as consent, and do without the package that
+    reports where it cannot be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
 @cache
 def _engine() -> Any:
+    without_telemetry()
     try:
         importlib.import_module("openvino.frontend")
         return importlib.import_module("openvino")

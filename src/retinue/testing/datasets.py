@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,8 +110,8 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
 
 def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
     """Write a data set as a tar, compressed as the suffix says (.gz, .bz2, .xz)."""
-    kind = path.suffix[1:] if path.suffix in (".gz", ".bz2", ".xz") else ""
-    with path.open("wb") as file, tarfile.open(fileobj=file, mode=f"w|{kind}") as archive:
+    mode: Any = f"w:{path.suffix[1:]}" if path.suffix in (".gz", ".bz2", ".xz") else "w"
+    with tarfile.open(path, mode) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
