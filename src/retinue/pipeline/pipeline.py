@@ -194,10 +194,11 @@ class ModelPipeline:
         if self._drained is not None:
             raise ShuttingDown(f"the pipeline of {self._model.name} was drained; make a new one")
         if not self._started:
+            self._devices.start()
             instances, self._instances = self._instances, ()
             if instances:
-                await warm_up(instances, self._max_batch, self._running.schedule.cost)
-            self._devices.start()
+                cost = self._running.schedule.cost
+                await warm_up(instances, self._max_batch, cost, self._devices.run)
             self._started = True
 
     async def drain(self, timeout_s: float) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-from retinue.core.errors import RetinueError
 from retinue.core.protocols import Model
 from retinue.core.types import Image
 from retinue.pipeline.cost import RunCost
-from retinue.pipeline.device import in_thread
-from retinue.pipeline.worker import contain
+from retinue.pipeline.device import Device
+from retinue.pipeline.flows import Terms
+from retinue.pipeline.lane import Lane
+from retinue.pipeline.worker import Instance, nothing, same
+
+# Before what is waited for: under a load that never ends a version would never be ready.
+_TERMS: Final = Terms(priority=1)
+_END_S: Final = 5.0
 
 
 def sizes(max_batch: int) -> list[int]:
@@ -26,41 +32,41 @@ def sizes(max_batch: int) -> list[int]:
     return sorted({*powers, *between, max_batch})
 
 
-async def warm_up(instances: Sequence[Model], max_batch: int, cost: RunCost) -> None:
-    """Run each instance at each size, all instances side by side as they will be, and learn t(n).
+async def warm_up(
+    instances: Sequence[Model], max_batch: int, cost: RunCost, device: Device
+) -> None:
+    """Run each instance at each size, on the device that will run them, and learn t(n).
+
+    Each run takes one turn on the device: models that serve meanwhile wait for one run at a time.
 
     Raises:
         RetinueError: an instance cannot run.
     """
-    found: list[tuple[int, float] | RetinueError] = []
+    slots = [Instance(_run_all, nothing) for _ in instances]
+    name = f"warming up {instances[0].name}"
+    lane = Lane(device, slots, name=name, max_batch=1, max_queue=len(instances))
 
-    def work(model: Model) -> None:
-        try:
-            found.extend(_runs(model, max_batch))
-        except Exception as error:  # noqa: BLE001 - isolation boundary: the thread must report
-            found.append(contain(error, f"warming up {model.name}"))
+    async def warm(model: Model) -> None:
+        for size in sizes(max_batch):
+            for _ in ("allocate and compile", "measure"):
+                seconds = (await lane.submit((model, size), same, _TERMS)).unwrap()
+            cost.observe(size, seconds)
 
-    names = [f"warming up {model.name} {number}" for number, model in enumerate(instances)]
-    await asyncio.gather(
-        *(
-            in_thread(lambda model=model: work(model), name)  # type: ignore[misc]
-            for model, name in zip(instances, names, strict=True)
-        )
-    )
-    for result in found:
-        if isinstance(result, RetinueError):
-            raise result
-        cost.observe(*result)
+    try:
+        await asyncio.gather(*(warm(model) for model in instances))
+    finally:
+        await lane.close(_END_S)
 
 
-def _runs(model: Model, max_batch: int) -> list[tuple[int, float]]:
+def _run_all(items: Sequence[tuple[Model, int]]) -> list[float]:
+    return [_run(model, size) for model, size in items]
+
+
+def _run(model: Model, size: int) -> float:
+    """Run a batch of gray pictures; return the seconds of the run."""
     height, width = model.decode_size
     gray = np.full((height, width, 3), 114, np.uint8)
     row = model.preprocess(Image(gray, width, height)).tensors
-    measured = []
-    for size in sizes(max_batch):
-        model.run([row] * size)
-        began = time.monotonic()
-        model.run([row] * size)
-        measured.append((size, time.monotonic() - began))
-    return measured
+    began = time.monotonic()
+    model.run([row] * size)
+    return time.monotonic() - began
