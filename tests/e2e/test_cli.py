@@ -183,11 +183,12 @@ def test_own_model_from_import_to_removal(here: Path, monkeypatch: pytest.Monkey
     color_detector(here / "colours.onnx")
     (here / "card.toml").write_text(
         'name = "colours"\ntask = "detect"\nfamily = "yolo"\nlicense = "LicenseRef-own"\n'
-        'classes = ["red", "green", "blue"]\n[input]\nheight = 64\nwidth = 64\n'
+        'summary = "no [/b] markup"\nclasses = ["red", "green", "blue"]\n[input]\nheight = 64\nwidth = 64\n'
         '[output]\nlayout = "yolov8"\n'
     )
     retinue("models", "import", here / "colours.onnx", "--card", here / "card.toml")
     assert "colours" in retinue("models", "list").stdout
+    assert "no [/b] markup" in retinue("models", "show", "colours").stdout
     card = json.loads(retinue("models", "show", "colours", "--json").stdout)
     assert card["installed"] and len(card["sha256"]) == 64
     with VideoWriter(here / "blue.mp4", 64, 64, 5) as video:

@@ -24,7 +24,7 @@ from retinue.models.registry import Entry, Registry
 from retinue.testing.datasets import SIZE, squares, write_folder, write_tar, yolo_files
 from retinue.testing.onnx_models import COLOURS, color_detector
 
-PICTURES = squares(12)
+PICTURES = squares(24)
 
 CARD = f"""
 license = "Apache-2.0"
@@ -83,7 +83,7 @@ def test_a_worse_model_is_told(
     assert result.accuracy.b.value < 0.8
     assert result.mood == "bad"
     assert result.says[0].startswith("B is worse than A by ")
-    assert "12 pictures are few" in " ".join(result.says)
+    assert "With 24 pictures the intervals" in " ".join(result.says)
     green = {p.name for p in PICTURES if 1 in p.class_ids}
     assert {Path(name).stem for name, _ in result.worst} == green
     assert [value for _, value in result.worst] == sorted(value for _, value in result.worst)
@@ -114,7 +114,7 @@ def test_a_model_and_itself(pair: tuple[Entry, Entry], settings: Settings, tmp_p
     assert (result.mood, result.worst, result.shown) == ("open", (), ())
     assert result.agreement == Interval(1.0, 1.0, 1.0)
     assert "equally right" in result.says[0]
-    assert "fewer than 3 in 12" in result.says[1]
+    assert "fewer than 3 in 24" in result.says[1]
     assert "Where they differ" not in result.to_html()
 
 
@@ -137,6 +137,18 @@ def test_a_difference_that_cannot_be_told(
         "mAP@[.50:.95] (95 % interval \N{MINUS SIGN}1.00 to +0.80)."
     )
     assert "less than some 0.90 points" in says[1]
+
+
+def test_few_pictures_give_no_verdict(
+    pair: tuple[Entry, Entry], settings: Settings, tmp_path: Path
+) -> None:
+    green = next(p for p in PICTURES if 1 in p.class_ids)
+    folder = write_folder(tmp_path / "d", yolo_files([green]))
+    result = run(pair, settings, folder)
+    assert result.accuracy.difference.high < 0
+    assert result.mood == "open"
+    assert result.says[0].startswith("1 picture cannot tell whether A or B is better: B is below")
+    assert "B is worse" not in result.to_html()
 
 
 def test_models_that_answer_differently(
@@ -168,7 +180,7 @@ def test_the_command(pair: tuple[Entry, Entry], tmp_path: Path, cli: typer.Typer
     assert json.loads((out / "report.json").read_text())["data"]["pictures"] == 10
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     done = CliRunner().invoke(cli, [*refs, "--json"], catch_exceptions=False)
-    assert json.loads(done.stdout)["data"]["pictures"] == 12
+    assert json.loads(done.stdout)["data"]["pictures"] == 24
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_links_and_devices_are_named_not_followed(tmp_path: Path, mode: str) -> 
 def test_names_lead_nowhere(tmp_path: Path) -> None:
     names = ["/etc/a.png", "../../b.png", "./c/../d.png", "e\udcff.png", "f\x1b[2J.png"]
     path = tar(tmp_path / "t.tar", *(member(name, size=1) for name in names))
-    assert read(path).keys() == {"etc/a.png", "b.png", "c/d.png", "e\ufffd.png", "f\ufffd[2J.png"}
+    assert read(path).keys() == {"etc/a.png", "b.png", "c/d.png", r"e\udcff.png", r"f\x1b[2J.png"}
 
 
 @pytest.mark.parametrize("write", [write_folder, write_tar, write_zip])
@@ -168,6 +168,23 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(gzip.compress(header + bytes(10**7)))
     with pytest.raises(CorruptMedia, match="header of"):
         files(path, wanted)
+
+
+def test_names_that_are_no_text_stay_apart(tmp_path: Path) -> None:
+    for name in (b"a\xfe.jpg", b"a\xff.jpg"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(name)
+    found = [(file.name, file.read()) for file in files(tmp_path, lambda _: 99)]
+    assert found == [("a\\udcfe.jpg", b"a\xfe.jpg"), ("a\\udcff.jpg", b"a\xff.jpg")]
+
+
+def test_a_linked_folder_is_walked_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data")
+    found = [file.name for file in files(tmp_path / "data", lambda _: 99)]
+    assert found == ["images/a.jpg"]
 
 
 def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,3 +317,22 @@ def test_records(tmp_path: Path) -> None:
     samples = open_samples("records", card(), settings=settings)
     assert [sample.read() for sample in samples] == [PNG]
     assert samples.labelled == ""
+
+
+def test_labels_beside_the_folder_of_images_are_found(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", yolo_files(PICTURES))
+    found = open_samples(root / "images", card(), settings=Settings(home=tmp_path / "home"))
+    assert found.labelled == "boxes"
+    assert all(len(s.boxes.xyxy) for s in found if s.boxes is not None)
+
+
+def test_a_coco_file_of_other_pictures_is_refused(opened: Callable[..., Samples]) -> None:
+    content = {"images": [{"id": 1, "file_name": "other.png"}], "annotations": []}
+    with pytest.raises(InputError, match=r"instances\.json lists none of the pictures"):
+        opened({"a.png": PNG, "instances.json": json.dumps(content).encode()})
+
+
+def test_the_name_of_a_folder_need_not_be_text(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "d\udcff", {"a.png": PNG})
+    source = open_samples(folder, card(), settings=Settings(home=tmp_path / "home")).source
+    assert source == f"1 picture of {tmp_path}/d\\udcff (no labels)"

@@ -149,14 +149,17 @@ def test_a_canary_gets_its_share_and_a_key_stays_with_its_version() -> None:
 
 def test_callers_may_name_a_loaded_version() -> None:
     async def main(deployment: Deployment, judge: Judged) -> None:
-        named = {"prod": "aaaa", "shadow": "abbb", "abb": "abbb", "aaaa": "aaaa"}
-        for ref, version in named.items():
-            assert deployment.handle(ref).model.version == version
-        for ref in ("canary", "cccc", "a"):
-            with pytest.raises(ModelNotFound, match=r"loaded: aaaa \(prod\), abbb \(shadow\)"):
+        for ref in ("prod", "1111aa"):
+            assert deployment.handle(ref).model.version == "1111aa"
+        for ref in ("shadow", "2222", "stable"):
+            assert deployment.handle(ref).model.version == "2222bb"
+        # Other servers' versions are 1, 2, 3: no digest is meant by that.
+        for ref in ("canary", "gone", "cccc", "1", "111", "1111aaa"):
+            with pytest.raises(ModelNotFound, match=r"loaded: 1111aa \(prod\), 2222bb \(shadow\)"):
                 deployment.handle(ref)
 
-    run(main, member("aaaa"), member("abbb"), shadow="abbb")
+    names = {"stable": "2222bb", "gone": "3333cc"}
+    run(main, member("1111aa"), member("2222bb"), shadow="2222bb", names=names)
 
 
 def test_a_shadow_is_asked_and_compared_and_never_answers() -> None:
@@ -239,6 +242,42 @@ def test_a_condemned_canary_leaves_everything_to_prod() -> None:
         assert deployment.handle(key="k").model.version == "aaaa"
 
     run(main, member("aaaa"), member("bbbb"), canary="bbbb", share=1.0)
+
+
+def test_when_a_version_and_its_parent_are_condemned_the_parents_parent_answers() -> None:
+    async def main(deployment: Deployment, judge: Judged) -> None:
+        deployment.condemn("bbbb")
+        deployment.condemn("aaaa")
+        assert deployment.handle(key="k").model.version == "cccc"
+        assert deployment.shares() == {
+            ("aaaa", "prod"): 0.0,
+            ("bbbb", "canary"): 0.0,
+            ("cccc", "reference"): 1.0,
+        }
+
+    run(
+        main,
+        member("aaaa"),
+        member("bbbb"),
+        member("cccc"),
+        canary="bbbb",
+        share=0.5,
+        references={"aaaa": "bbbb", "bbbb": "cccc"},
+    )
+
+
+def test_what_cannot_be_compared_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    class Longer(FakeModel):
+        def postprocess(self, prepared, outputs) -> Outcome:
+            return Outcome(Embedding(np.ones(3, np.float32)))
+
+    async def main(deployment: Deployment, judge: Judged) -> None:
+        await deployment.handle().submit(numbered(1))
+        await until(lambda: judge.left_out)
+        assert judge.left_out == [("shadow", "bbbb")]
+        assert "cannot be compared" in caplog.text
+
+    run(main, member("aaaa"), member("bbbb", Longer), shadow="bbbb")
 
 
 def test_a_slow_shadow_holds_nobody_up_and_few_pictures() -> None:

@@ -239,3 +239,41 @@ def test_a_parent_that_is_gone_leaves_the_version_unguarded_and_says_so(
         assert "is served without reference" in caplog.text
 
     served(tmp_path, main)
+
+
+def test_who_promotes_it_again_is_obeyed_however_fast(tmp_path: Path) -> None:
+    parent = parent_in(tmp_path)
+    bad = derived(tmp_path, parent, blind=True)
+    registry = Registry(tmp_path)
+    registry.promote("one", parent.version, actor="test")
+    registry.promote("one", bad.version, actor="test")
+
+    async def main(host: HostServices) -> None:
+        await ask_until(host, parent.version)
+        await until(lambda: registry.ledger("one").events()[-1].actor == "guard")
+        # Before the server has looked at what its guard wrote.
+        registry.promote("one", bad.version, actor="test", reason="I know what I do")
+        await ask_until(host, bad.version)
+        # And it is judged anew.
+        await ask_until(host, parent.version)
+        await until(lambda: registry.ledger("one").events()[-1].actor == "guard")
+
+    served(tmp_path, main, follow_s=0.3)
+
+
+def test_what_was_taken_out_is_said_at_once(tmp_path: Path) -> None:
+    parent = parent_in(tmp_path)
+    bad = derived(tmp_path, parent, blind=True)
+    Registry(tmp_path).promote("one", bad.version, actor="test")
+    serving = f'retinue_serving{{model="one",role="%s",version="{parent.version}"}} 1.0'
+
+    async def main(host: HostServices) -> None:
+        await ask_until(host, parent.version)
+        assert serving % "reference" in host.metrics.render()[0].decode()
+        await until(lambda: roles(host) == {parent.version: "prod"})
+        metrics = host.metrics.render()[0].decode()
+        assert serving % "prod" in metrics
+        # No alarm goes on ringing for what does not serve any more.
+        assert "retinue_guard_evidence{" not in metrics
+
+    served(tmp_path, main, follow_s=0.1)

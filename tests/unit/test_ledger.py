@@ -316,3 +316,8 @@ def test_a_version_is_not_gone_back_to_from_itself(ledger: Ledger) -> None:
     ledger.append("promote", {"prod": to(A)})
     (ledger.path.parent / B).rmdir()
     assert ledger.before_prod() is None
+
+
+def test_a_long_name_of_a_user_is_cut(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "u" * 2000)
+    assert ledger.append("alias", {"mine": to(A)}).actor == "u" * 1000

@@ -179,7 +179,16 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 )
 def test_verdicts(low: float, high: float, images: int, expected: str) -> None:
     one = Interval((low + high) / 2, low, high)
-    assert Paired(one, one, one, images, 10, np.zeros(10)).verdict(0.005) == expected
+    assert Paired(one, one, one, images, 2, np.array([low, high])).verdict(0.005) == expected
+
+
+def test_a_gain_does_not_make_few_images_enough() -> None:
+    a = np.repeat([1.0, 0.0], [50, 14])
+    b = np.repeat([1.0, 0.0], [51, 13])
+    assert paired_mean(a, b).verdict(0.005) == "open"
+    assert paired_mean(np.tile(a, 10), np.tile(b, 10)).verdict(0.005) == "within"
+    much = np.repeat([1.0, 0.0], [60, 4])
+    assert paired_mean(a, much).verdict(0.005) == "within"
 
 
 def test_bad_arguments_are_refused() -> None:

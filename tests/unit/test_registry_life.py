@@ -51,9 +51,7 @@ def old_layout(registry: Registry, entry: Entry) -> Entry:
 
 def test_a_version_is_the_weights_and_how_they_are_read(registry: Registry, tmp_path: Path) -> None:
     first = install(registry, tmp_path)
-    assert (
-        install(registry, tmp_path, summary="better words", license="Apache-2.0") == first or True
-    )
+    install(registry, tmp_path, summary="better words", license="Apache-2.0")
     assert registry.get(NAME).version == first.version
     assert registry.get(NAME).card.summary == "better words"
     other = install(registry, tmp_path, output=LOGITS)
@@ -80,6 +78,22 @@ def test_a_card_that_was_changed_on_disk_is_damage(registry: Registry, tmp_path:
         registry.get(NAME)
     install(registry, tmp_path)
     assert registry.get(NAME) == entry
+
+
+def test_a_card_of_another_model_is_damage(registry: Registry, tmp_path: Path) -> None:
+    card = install(registry, tmp_path).path.with_name("card.json")
+    card.write_text(card.read_text().replace(f'"name": "{NAME}"', '"name": "other"', 1))
+    card.write_text(card.read_text().replace(f'"name":"{NAME}"', '"name":"other"', 1))
+    with pytest.raises(ModelCorrupt, match=r"card\.json is of model other"):
+        registry.get(NAME)
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00", "yesterday"])
+def test_a_time_that_is_none_is_damage(registry: Registry, tmp_path: Path, at: str) -> None:
+    file = install(registry, tmp_path).path.with_name("entry.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"installed_at": at}))
+    assert registry.versions(NAME) == []
+    assert len(registry.damaged()) == 1
 
 
 def test_references(registry: Registry, tmp_path: Path) -> None:
@@ -133,7 +147,9 @@ def test_what_was_made_from_another_is_prod_by_promotion_only(
     assert registry.get(NAME, made.version) == made
     registry.ledger(NAME).path.unlink()
     assert registry.get(NAME) == parent
-    registry.remove(NAME, parent.version)
+    with pytest.raises(InvalidRequest, match="is 'prod'"):
+        registry.remove(NAME, parent.version)
+    registry.remove(NAME, parent.version, force=True)
     with pytest.raises(ModelNotFound, match=f"promote {NAME} VERSION"):
         registry.get(NAME)
     registry.promote(NAME, made.version)
@@ -224,6 +240,16 @@ def test_expectations(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(Conflict):
         registry.rollback(NAME, expect=wrong)
     registry.rollback(NAME, expect={"prod": Target(second.version)})
+
+
+def test_an_alias_that_was_moved_meanwhile_is_left_there(
+    registry: Registry, tmp_path: Path
+) -> None:
+    first, second = install(registry, tmp_path), install(registry, tmp_path, output=LOGITS)
+    registry.alias(NAME, "stable", first.version, expect={"stable": None})
+    with pytest.raises(Conflict, match="stable"):
+        registry.alias(NAME, "stable", second.version, expect={"stable": None})
+    assert registry.get(NAME, "stable").version == first.version
 
 
 def test_canary_and_shadow_end_with_the_promotion(registry: Registry, tmp_path: Path) -> None:
@@ -368,13 +394,13 @@ def test_a_version_is_run_with_what_it_was_measured_with(
 ) -> None:
     settings = Execution(runtime="triton", device="http://127.0.0.1:1", threads=2)
     parent = install(registry, tmp_path)
-    assert execution_of(parent, settings) == settings
+    assert execution_of(parent.card, settings) == settings
     made = derive(registry, parent)
-    found = execution_of(made, settings)
+    found = execution_of(made.card, settings)
     assert (found.runtime, found.precision, found.device) == ("onnxruntime", "f32", "")
     assert (found.threads, found.instances) == (2, settings.instances)
     here = Execution(runtime="onnxruntime", device="cpu", precision="f32")
-    assert execution_of(made, here).device == "cpu"
+    assert execution_of(made.card, here).device == "cpu"
     load_model(made, settings).close()
     try_model(made, settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -208,19 +209,29 @@ def coco(
         None when there is no such JSON.
 
     Raises:
-        InputError: a JSON is damaged, or what it says is wrong; it is named.
+        InputError: a JSON is damaged, what it says is wrong, or it is of other pictures alone; it
+            is named.
     """
     marked: dict[str, Boxes] = {}
+    strange: list[str] = []
     owner: dict[str, str] = {}
     notes: list[str] = []
     for name in _json_files(texts):
         content = read_json(name, texts[name])
         if not _is_coco(content):
             continue
-        for picture, boxes in _coco_file(name, content, pictures, classes, notes).items():
+        of_file = _coco_file(name, content, pictures, classes, notes)
+        if not of_file and content["images"]:
+            strange.append(name)
+        for picture, boxes in of_file.items():
             if picture in marked:
                 raise InputError(f"{owner[picture]} and {name} both label {picture}; keep one")
             marked[picture], owner[picture] = boxes, name
+    if not marked and strange:
+        raise InputError(
+            f"{strange[0]} lists none of the pictures by its name; give the folder or archive that "
+            "holds both, or take it away"
+        )
     if not marked:
         return None
     return Marked(marked, "; ".join(["COCO boxes", *notes]))
@@ -307,6 +318,6 @@ def _coco_box(number: int, box: Any) -> list[float]:
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"annotation {number} has bbox {str(box)[:80]}, not [x, y, width, height]")
     x, y, w, h = (float(v) for v in box)
-    if not all(np.isfinite([x, y, w, h])) or w < 0 or h < 0:
+    if not (isfinite(x + y + w + h) and w >= 0 and h >= 0):
         raise ValueError(f"annotation {number} has bbox {box}")
     return [x, y, x + w, y + h]

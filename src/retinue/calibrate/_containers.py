@@ -8,6 +8,7 @@ its beginning alone; the files that are wanted of it are kept in memory, up to `
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -72,6 +73,11 @@ class File:
     read: Read
 
 
+def printable(name: str) -> str:
+    """Return a file's name with what cannot be printed, or is no text, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def files(data: Path, wanted: Wanted) -> list[File]:
     """List the wanted files of a folder, a tar (plain, gzip, bzip2, xz) or a zip, by name.
 
@@ -110,7 +116,14 @@ def _folder(root: Path, wanted: Wanted) -> Iterator[File]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root, onerror=_fail):
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, onerror=_fail, followlinks=True):
+        found = Path(folder).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            # A link leads back here.
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         yield from (Path(folder, name) for name in sorted(names))
 
@@ -159,6 +172,11 @@ def _damage(path: Path | str) -> Iterator[None]:
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
         raise CorruptMedia(f"{path} cannot be read as an archive: {reason}") from error
+    except OSError as error:
+        # bz2 has no error of its own, and a damaged zip leads to a place before its beginning.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise CorruptMedia(f"{path} cannot be read as an archive: {error}") from error
 
 
 class _Tar:
@@ -318,8 +336,8 @@ def _limit(name: str, wanted: Wanted) -> int:
 
 def _clean(name: str) -> str:
     """Return a name that leads nowhere and can be printed anywhere."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-    return "/".join(part for part in PurePosixPath(shown).parts if part not in ("/", ".", ".."))
+    parts = PurePosixPath(printable(name)).parts
+    return "/".join(part for part in parts if part not in ("/", ".", ".."))
 
 
 def _check_size(name: str, size: int, limit: int) -> None:

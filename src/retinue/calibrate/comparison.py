@@ -9,11 +9,14 @@ from typing import Any, Final
 from retinue.calibrate.evaluate import UNLABELLED, Metric
 from retinue.calibrate.machine import Machine, this_machine
 from retinue.calibrate.report import Bar, Mood, Picture, number, render
+from retinue.calibrate.samples import counted
 from retinue.calibrate.speed import Speed, Timing
 from retinue.measure.paired import Interval, Paired
 from retinue.models.registry import Entry
 
 SCHEMA: Final = "retinue.compare/1"
+LEAST: Final = 20
+"""Pictures below which no model is called better: of five, all speak alike by chance often."""
 FEW: Final = 100
 """Pictures below which percentile intervals are too narrow."""
 ROWS: Final = 12
@@ -161,10 +164,10 @@ class Comparison:
     def mood(self) -> Mood:
         """Whether B is told to be better ("good") or worse ("bad"), or "open".
 
-        Without labels it cannot be told.
+        Without labels, or with fewer pictures than `LEAST`, it cannot be told.
         """
         difference = self.accuracy.difference
-        if self.metric in UNLABELLED:
+        if self.metric in UNLABELLED or self.pictures < LEAST:
             return "open"
         if difference.low > 0:
             return "good"
@@ -192,7 +195,7 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _on_accuracy(result: Comparison) -> list[str]:
     n, name, difference = result.pictures, NAMES[result.metric], result.accuracy.difference
-    few = [f"{n} pictures are few: intervals come out too narrow."] if n < FEW else []
+    few = [f"With {counted(n, 'picture')} the intervals come out too narrow."] if n < FEW else []
     if result.metric in UNLABELLED:
         b = result.accuracy.b
         said = f"B's {name} is {b.value:.4f} ({b.low:.4f} to {b.high:.4f}, 95 %)."
@@ -200,13 +203,19 @@ def _on_accuracy(result: Comparison) -> list[str]:
     points, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
     span = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}"
     by = f"by {number(abs(points))} points of {name}"
+    side = "above" if points > 0 else "below"
+    if n < LEAST:
+        found = f"B is {side} A {by}" if points else f"no {name} was won or lost"
+        return [
+            f"{counted(n, 'picture')} cannot tell whether A or B is better: {found}, which may be "
+            f"chance; give {LEAST} pictures at least, better hundreds."
+        ]
     if result.mood != "open":
         word = "better" if result.mood == "good" else "worse"
         return [f"B is {word} than A {by} ({span}).", *few]
     if difference.half_width == 0:
         said = f"A and B are equally right on these pictures: no {name} was won or lost."
         return [said, f"What strikes fewer than 3 in {n:,} pictures may have been missed.", *few]
-    side = "above" if points > 0 else "below"
     return [
         f"These pictures do not tell whether A or B is better: B is {side} A {by} ({span}).",
         f"Differences of less than some {number((high - low) / 2)} points are lost in "

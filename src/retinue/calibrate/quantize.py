@@ -166,13 +166,13 @@ class _Job:
             network = prepare(self.entry.path, self.folder, inputs)
             kitchen = Kitchen(network, len(self.parts.calibration), self.progress)
             exam = Exam(choosing, self.wish.metric, card=self.entry.card, limits=limits)
+            written = self._for_tensorrt(kitchen)
             end = began + self.wish.budget_s
             bounds = Bounds(self.wish.max_drop, lambda: time.monotonic() > end)
             search = Search(bench, kitchen, exam, bounds, self.progress)
             weak = saturates(platform.machine(), machine.instructions)
             chosen = search.run(list(candidates(self.wish.runtimes, saturates=weak)))
             verdict = self._verdict(bench, chosen, exam.metric) if chosen is not None else None
-            written = self._for_tensorrt(kitchen)
         return Findings(
             parent=self.entry,
             source=self.source,
@@ -180,7 +180,8 @@ class _Job:
             chosen_by=len(choosing),
             metric=exam.metric,
             max_drop=self.wish.max_drop,
-            search=search,
+            candidates=tuple(search.candidates),
+            sensitivities=search.sensitivities,
             chosen=chosen,
             verdict=verdict,
             refusal=_refusal(search.candidates, verdict, self.wish, late=bounds.late()),
@@ -215,7 +216,7 @@ class _Job:
         if out is None:
             return ""
         tensorrt.export(kitchen.static, out)
-        return f"An explicitly quantised network for TensorRT was written to {out}."
+        return f"A network with Q/DQ pairs was written to {out}. {tensorrt.NOT_RUN}"
 
 
 def _some(samples: tuple[Sample, ...], number: int) -> tuple[Sample, ...]:

@@ -1,4 +1,4 @@
-"""Quick looks at variants: how much faster than the model is now, and how noisy."""
+"""Quick looks at variants: how much faster than the model is now, and how much like it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from retinue.calibrate.samples import Sample
 from retinue.calibrate.sensitivity import snr_db
 from retinue.calibrate.speed import race
 from retinue.calibrate.variants import Feeds
-from retinue.core.errors import RetinueError
+from retinue.core.errors import InputError, RetinueError
 from retinue.core.protocols import Model
 from retinue.core.settings import Execution, Limits
-from retinue.core.types import Array, Tensors
+from retinue.core.types import Array, Outcome, Prepared, Tensors
+from retinue.measure.agreement import agreement
 from retinue.media.decode import decode
 from retinue.models.card import RunWith
 from retinue.models.fetch import sha256_of
 from retinue.models.loading import load_model
 from retinue.models.registry import Entry
 
-LOOKED_AT = 16
+LOOKED_AT = 32
 """Pictures of a quick look."""
-_ROUNDS = 5
-_SECONDS = 2.0
+_FAINT = 0.05
+"""Score from which detections count: faint ones differ long before confident ones are lost."""
+_ROUNDS = 9
+_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,22 @@ class Look:
     """What a quick look tells.
 
     Attributes:
-        ms: Milliseconds of one run.
-        speedup: How many times as fast as the model is now.
+        ms: Milliseconds of one run, in the best round: whatever else runs only ever slows it.
+        speedup: How many times as fast as the model is now, in its best round.
+        agreement: Mean agreement with the model as it is now, in [0, 1]; of detections, faint ones
+            count too.
         snr_db: Signal to noise of the outputs, against the model as it is now.
     """
 
     ms: float
     speedup: float
+    agreement: float
     snr_db: float
+
+    @property
+    def likeness(self) -> tuple[float, float]:
+        """How much like the model it is, to be compared: by answers, then by noise."""
+        return round(self.agreement, 2), self.snr_db
 
 
 class Bench:
@@ -53,18 +64,23 @@ class Bench:
         self.entry = entry
         self.model = model
         self._execution = execution.model_copy(update={"isolate": False})
-        self._rows: list[Tensors] = []
+        self._shown: list[Prepared] = []
         self._reference: list[dict[str, Array]] = []
+        self._answers: list[Outcome] = []
 
     def show(self, samples: Sequence[Sample], limits: Limits) -> None:
         """Choose the pictures of the quick looks.
 
         Raises:
-            InputError: one cannot be read.
+            InputError: the model takes none of them.
             ModelRunFailed: the model fails on one.
         """
-        self._rows = list(islice(rows(self.model, samples, limits), LOOKED_AT))
-        self._reference = [self.model.run([row])[0] for row in self._rows]
+        self._shown = list(islice(pictures(self.model, samples, limits), LOOKED_AT))
+        self._reference = [self.model.run([row])[0] for row in self.rows]
+        if not self._shown:
+            raise InputError(f"{self.entry.card.name} takes none of the {len(samples)} pictures")
+        pairs = zip(self._shown, self._reference, strict=True)
+        self._answers = [self.model.postprocess(*pair) for pair in pairs]
 
     @contextmanager
     def loaded(self, path: Path, run_with: RunWith) -> Iterator[Model]:
@@ -92,31 +108,37 @@ class Bench:
         Raises:
             ModelRunFailed: it fails.
         """
-        noise = self.noise(model, len(self._rows))
+        outputs = [model.run([row])[0] for row in self.rows]
+        pairs = zip(self._shown, outputs, strict=True)
+        answers = [model.postprocess(*pair) for pair in pairs]
+        both = zip(self._answers, answers, strict=True)
+        alike = [agreement(*pair, conf=_FAINT) for pair in both]
         pair = {"now": self.model, "variant": model}
-        speed = race(pair, self._rows, rounds=_ROUNDS, seconds=_SECONDS)
-        return Look(speed.ms["variant"].median, speed.ratio("now", "variant").median, noise)
+        speed = race(pair, self.rows, rounds=_ROUNDS, seconds=_SECONDS)
+        now, ms = (min(speed.rounds[name]) for name in ("now", "variant"))
+        noise = snr_db(self._reference, outputs)
+        return Look(ms, now / ms, float(np.mean(alike)), noise)
 
-    def noise(self, model: Model, pictures: int) -> float:
-        """Return `snr_db` of a variant's outputs on the first pictures."""
-        chosen = self._rows[:pictures]
-        return snr_db(self._reference[:pictures], [model.run([row])[0] for row in chosen])
+    def noise(self, model: Model, number: int) -> float:
+        """Return `snr_db` of a variant's outputs on the first so many pictures."""
+        rows = self.rows[:number]
+        return snr_db(self._reference[:number], [model.run([row])[0] for row in rows])
 
     @property
     def rows(self) -> list[Tensors]:
         """Inputs of the quick looks, without the batch dimension."""
-        return self._rows
+        return [prepared.tensors for prepared in self._shown]
 
 
-def rows(model: Model, samples: Sequence[Sample], limits: Limits) -> Iterator[Tensors]:
-    """Yield the input rows of pictures, read as they are asked for, without those that fail."""
+def pictures(model: Model, samples: Sequence[Sample], limits: Limits) -> Iterator[Prepared]:
+    """Yield pictures made ready for a model, as they are asked for, without those that fail."""
     for sample in samples:
         try:
             image = decode(sample.read(), limits=limits, target=model.decode_size)
-            row = model.preprocess(image).tensors
+            prepared = model.preprocess(image)
         except RetinueError:
             continue
-        yield row
+        yield prepared
 
 
 def feeds(model: Model, samples: Sequence[Sample], limits: Limits) -> Feeds:
@@ -125,7 +147,8 @@ def feeds(model: Model, samples: Sequence[Sample], limits: Limits) -> Feeds:
 
     def some(number: int) -> Iterator[dict[str, Array]]:
         places = np.linspace(0, len(samples) - 1, min(number, len(samples))).round().astype(int)
-        for row in rows(model, [samples[i] for i in places], limits):
-            yield {name: np.repeat(array[None], batch, axis=0) for name, array in row.items()}
+        for prepared in pictures(model, [samples[i] for i in places], limits):
+            rows = prepared.tensors
+            yield {name: np.repeat(row[None], batch, axis=0) for name, row in rows.items()}
 
     return some

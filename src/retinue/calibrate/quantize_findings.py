@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from retinue.calibrate import tensorrt
 from retinue.calibrate.machine import Machine
-from retinue.calibrate.quantize_search import Candidate, Search
+from retinue.calibrate.quantize_search import Candidate
 from retinue.calibrate.report import Bar, Mood, number, render, size
 from retinue.calibrate.select import Split
 from retinue.calibrate.sensitivity import Sensitivity
@@ -28,6 +27,7 @@ NAMES: Final = {
 }
 _FEW: Final = 100
 _LAYERS: Final = 20
+_UNDECIDED: Final = ("less sure", "not examined")
 _MOODS: Final[dict[str, Mood]] = {
     "chosen": "good",
     "too much lost": "bad",
@@ -68,7 +68,8 @@ class Findings:
         chosen_by: Number of pictures that variants were chosen by.
         metric: What is measured.
         max_drop: Points of it that may be lost.
-        search: All variants that were considered, and the layers' sensitivities.
+        candidates: All variants that were considered.
+        sensitivities: Of the layers, the most sensitive ones first.
         chosen: The variant that was chosen, or None.
         verdict: Its final measurement.
         refusal: Why no version is made; "" when one is.
@@ -85,7 +86,8 @@ class Findings:
     chosen_by: int
     metric: str
     max_drop: float
-    search: Search
+    candidates: tuple[Candidate, ...]
+    sensitivities: tuple[Sensitivity, ...]
     chosen: Candidate | None
     verdict: Verdict | None
     refusal: str
@@ -105,9 +107,7 @@ class Findings:
             "INT8 is exact in its own way on each processor: the figures are of this one. "
             "On another one, compare again before promoting."
         )
-        said.append(
-            f"{self.tensorrt} {tensorrt.NOT_RUN}" if self.tensorrt else "TensorRT was not run."
-        )
+        said.append(self.tensorrt or "TensorRT was not run.")
         return tuple(said)
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,8 +135,8 @@ class Findings:
             "refusal": self.refusal,
             "chosen": _candidate(self.chosen) if self.chosen is not None else None,
             "verdict": _verdict(self.verdict, self.max_drop) if self.verdict is not None else None,
-            "candidates": [_candidate(c) for c in self.search.candidates],
-            "sensitivity": [asdict(s) for s in self.search.sensitivities],
+            "candidates": [_candidate(c) for c in self.candidates],
+            "sensitivity": [asdict(s) for s in self.sensitivities],
             "tensorrt": self.tensorrt,
             "says": list(self.says),
             "execution": self.execution.model_dump(mode="json"),
@@ -152,6 +152,7 @@ class Findings:
             "quantize.html",
             found=self,
             metric=NAMES[self.metric],
+            columns=COLUMNS,
             tiles=_tiles(self),
             accuracy=_accuracy(verdict) if verdict is not None else [],
             change=_change(self, verdict) if verdict is not None else [],
@@ -159,29 +160,45 @@ class Findings:
             speeds=[Bar.of(k, t) for k, t in verdict.speed.ms.items()] if verdict else [],
             candidates=[row(c) for c in candidates],
             moods=[_MOODS.get(c.state, "") for c in candidates],
-            layers=_layers(self.search.sensitivities),
+            layers=_layers(self.sensitivities),
             facts=_facts(self),
         )
 
 
-COLUMNS: Final = ("variant", "runtime", "ms", "speed-up", "SNR dB", "lost", "agreement", "outcome")
+COLUMNS: Final = (
+    "variant",
+    "runtime",
+    "ms",
+    "speed-up",
+    "alike",
+    "SNR dB",
+    "lost",
+    "agreement",
+    "outcome",
+)
+
+
+def outcome(candidate: Candidate) -> str:
+    """Return what became of a candidate, in a few words."""
+    return candidate.state or _UNDECIDED[candidate.drop is None]
 
 
 def row(candidate: Candidate) -> tuple[str, ...]:
     """Return a candidate's cells of a table with `COLUMNS`."""
     look, run_with = candidate.look, candidate.run_with
-    figures = (look.ms, look.speedup, look.snr_db) if look is not None else (None,) * 3
+    figures = (
+        (look.ms, look.speedup, look.agreement, look.snr_db) if look is not None else (None,) * 4
+    )
     cells = [*figures, candidate.drop, candidate.agreement]
-    state = candidate.state or "not examined"
     runtime = run_with.runtime + ("" if run_with.precision == "f32" else f" {run_with.precision}")
     reason = f": {candidate.reason}" if candidate.reason else ""
     shown = ["" if value is None else number(value) for value in cells]
-    return (candidate.label, runtime, *shown, f"{state}{reason}")
+    return (candidate.label, runtime, *shown, f"{outcome(candidate)}{reason}")
 
 
 def ranked(found: Findings) -> list[Candidate]:
     """Return the candidates: the chosen one, then the others from the fastest one on."""
-    return sorted(found.search.candidates, key=_rank)
+    return sorted(found.candidates, key=_rank)
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:
@@ -225,8 +242,9 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "excluded": list(candidate.excluded),
         "look": asdict(look) if look is not None else None,
         "drop": candidate.drop,
+        "sure": candidate.sure,
         "agreement": candidate.agreement,
-        "state": candidate.state or "not examined",
+        "state": outcome(candidate),
         "reason": candidate.reason,
     }
 
@@ -279,10 +297,16 @@ def _change(found: Findings, verdict: Verdict) -> list[Bar]:
     ]
 
 
+def _short(layers: Sequence[str]) -> str:
+    if len(layers) <= 3:
+        return ", ".join(layers)
+    return f"{layers[0]} and {len(layers) - 1} more nodes"
+
+
 def _layers(sensitivities: Sequence[Sensitivity]) -> list[tuple[str, str, str]]:
     return [
         (
-            ", ".join(s.layers),
+            _short(s.layers),
             "not measured" if s.snr_db is None else number(s.snr_db, 1),
             "yes" if s.head else "",
         )

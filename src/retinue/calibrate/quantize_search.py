@@ -1,10 +1,13 @@
 """The search for the fastest variant that loses no more than it may.
 
-Every variant gets a quick look: its speed, and the noise in its outputs. Of the fastest recipe of
-each runtime, further variants leave the most sensitive layers in floating point: a few of them are
-often most of the noise and little of the time. Then the fastest variant sits an exam, on pictures
-that are not used for the final figures; among those of about the same speed the least noisy one
-goes first, because its loss is known best. The first that passes is chosen.
+Every variant gets a quick look: its speed, and how much its answers are like the model's. Of the
+best recipe of each runtime, further variants leave the most sensitive layers in floating point: a
+few of them are often most of the loss and little of the time. Then the fastest variant sits an
+exam, on pictures that are not used for the final figures; among those of about the same speed the
+one most like the model goes first. The first that passes in two of three resamples of the pictures
+is chosen; without one, that which passes in most. One that is less like the model than one that did
+not surely pass is not examined: accuracy on some hundred pictures is a coarse figure, by which a
+worse one would at last pass by luck.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from retinue.calibrate import variants_nncf
 from retinue.calibrate.evaluate import Exam
 from retinue.calibrate.quantize_bench import Bench, Look
 from retinue.calibrate.sensitivity import Sensitivity, measure, steps
-from retinue.calibrate.variants import Network, Recipe
+from retinue.calibrate.variants import Network, Recipe, Tool
 from retinue.calibrate.variants_onnxruntime import StaticQuantizer
-from retinue.core.errors import RetinueError
+from retinue.core.errors import RetinueError, StorageError
 from retinue.models.card import RunWith
 from retinue.models.fetch import Progress
 
@@ -29,11 +32,16 @@ State = Literal["", "chosen", "too much lost", "not faster", "failed", "unavaila
 LEAST_SPEEDUP: Final = 1.05
 """Less is not worth another version of a model."""
 AS_FAST: Final = 1.1
-"""Variants whose speeds differ by less than this are told apart by noise."""
+"""Variants whose speeds differ by less than this are told apart by likeness."""
 LEAST_AGREEMENT: Final = 0.5
 """A variant that answers otherwise more often than not is another model, whatever the metric."""
+_ALIKE_FAST: Final = 1.25
+"""Recipes of one runtime differ by less: what a quick look tells beyond that is chance."""
+SURE: Final = 2 / 3
+"""Share of resamples that must be within the drop for the search to look no further."""
 _ALONE_PICTURES: Final = 4
-_STEPS: Final = 8
+_STEPS: Final[dict[Tool, int]] = {"onnxruntime": 8, "nncf": 4}
+"""How many variants leave layers out; NNCF calibrates anew for each."""
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class Candidate:
         path: Its ONNX file, once made.
         look: The quick look's figures.
         drop: What it lost in the exam of the search, in points of the metric.
+        sure: Share of that exam's resamples in which it lost no more than it may.
         agreement: With the parent in that exam, in [0, 1].
         state: What became of it; "" when time was up before.
         reason: Why, where that needs saying.
@@ -60,6 +69,7 @@ class Candidate:
     path: Path | None = None
     look: Look | None = None
     drop: float | None = None
+    sure: float = 0.0
     agreement: float | None = None
     state: State = ""
     reason: str = ""
@@ -143,11 +153,19 @@ class Search:
         left = [c for c in self.candidates if not c.state and c.look is not None]
         while left and not self._bounds.late():
             best = _best(left)
-            left.remove(best)
-            if self._passes(best):
+            if self._passes(best) and best.sure >= SURE:
                 best.state = "chosen"
                 return best
-        return None
+            left.remove(best)
+            for worse in [c for c in left if _likeness(c) <= _likeness(best)]:
+                worse.reason = "less like the model than one that did not surely pass"
+                left.remove(worse)
+        passed = [c for c in self.candidates if not c.state and c.drop is not None]
+        if not passed:
+            return None
+        surest = max(passed, key=lambda c: c.sure)
+        surest.state = "chosen"
+        return surest
 
     def _look_at(self, candidates: Sequence[Candidate]) -> None:
         self.candidates += candidates
@@ -167,6 +185,8 @@ class Search:
                 candidate.path = self._kitchen.make(recipe, candidate.excluded)
             with self._bench.loaded(self._path(candidate), candidate.run_with) as model:
                 candidate.look = self._bench.look(model)
+        except StorageError:
+            raise
         except RetinueError as error:
             missing = error.code in ("missing_extra", "invalid_config")
             candidate.state = "unavailable" if missing else "failed"
@@ -174,6 +194,8 @@ class Search:
             return
         if candidate.look.speedup < LEAST_SPEEDUP:
             candidate.state = "not faster"
+        elif candidate.look.agreement < LEAST_AGREEMENT:
+            candidate.state = "too much lost"
 
     def _path(self, candidate: Candidate) -> Path:
         return candidate.path or self._bench.entry.path
@@ -185,8 +207,10 @@ class Search:
         except RetinueError as error:
             candidate.state, candidate.reason = "failed", error.message
             return False
-        lost = -100 * self._exam.compare(self._now, sitting).difference.value
+        paired = self._exam.compare(self._now, sitting)
+        lost = -100 * paired.difference.value
         candidate.drop = lost
+        candidate.sure = 1 - paired.worse_than(self._bounds.max_drop / 100)
         candidate.agreement = float(self._exam.agreements(self._now, sitting).mean())
         good = lost <= self._bounds.max_drop and candidate.agreement >= LEAST_AGREEMENT
         candidate.state = "" if good else "too much lost"
@@ -195,24 +219,27 @@ class Search:
     def _refined(self) -> list[Candidate]:
         """Return variants of the best recipe of each runtime that leave sensitive layers out."""
         fast = [c for c in self.candidates if not c.state and c.look is not None]
-        own = [c for c in fast if c.recipe is not None and c.recipe.tool == "onnxruntime"]
+        made = [c for c in fast if c.recipe is not None]
         bases = [
-            _best([c for c in own if c.run_with == run_with])
-            for run_with in dict.fromkeys(c.run_with for c in own)
+            _best([c for c in made if c.run_with == run_with], _ALIKE_FAST)
+            for run_with in dict.fromkeys(c.run_with for c in made)
         ]
         if not bases or self._bounds.late():
             return []
-        self._measure(_best(bases))
+        self._measure(_best(bases, _ALIKE_FAST))
         return [
             Candidate(f"{base.label}, {len(out)} nodes in f32", base.run_with, base.recipe, out)
             for base in bases
-            for out in steps(self.sensitivities, _STEPS)
+            if base.recipe is not None
+            for out in steps(self.sensitivities, _STEPS[base.recipe.tool])
         ]
 
     def _measure(self, candidate: Candidate) -> None:
         """Measure each layer as this candidate quantises and runs it."""
         recipe = candidate.recipe
         assert recipe is not None
+        if recipe.tool != "onnxruntime":
+            recipe = Recipe("onnxruntime", "minmax", recipe.per_channel, recipe.weights)
         made = self._kitchen.network.folder / "alone.onnx"
 
         def alone(layers: Sequence[str]) -> float | None:
@@ -228,9 +255,13 @@ class Search:
         )
 
 
-def _best(candidates: Sequence[Candidate]) -> Candidate:
-    """Return the least noisy of those that are about as fast as the fastest."""
+def _best(candidates: Sequence[Candidate], as_fast: float = AS_FAST) -> Candidate:
+    """Return the one most like the model, of those that are about as fast as the fastest."""
     looks = [(c, c.look) for c in candidates if c.look is not None]
     fastest = max(look.speedup for _, look in looks)
-    near = [(c, look) for c, look in looks if look.speedup * AS_FAST >= fastest]
-    return max(near, key=lambda pair: pair[1].snr_db)[0]
+    near = [(c, look) for c, look in looks if look.speedup * as_fast >= fastest]
+    return max(near, key=lambda pair: pair[1].likeness)[0]
+
+
+def _likeness(candidate: Candidate) -> tuple[float, float]:
+    return candidate.look.likeness if candidate.look is not None else (0.0, 0.0)

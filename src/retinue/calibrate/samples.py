@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from retinue.calibrate._boxes import Boxes
-from retinue.calibrate._containers import Read, files
+from retinue.calibrate._containers import File, Read, files, printable
 from retinue.calibrate._labels import Kind, find_labels
 from retinue.core.errors import InputNotFound
 from retinue.core.settings import Settings
@@ -108,21 +108,44 @@ def open_samples(data: str | Path, card: Card, *, settings: Settings) -> Samples
     def wanted(name: str) -> int:
         return settings.limits.max_bytes if _is_picture(name) else TEXTS.get(_suffix(name), 0)
 
+    shown = printable(str(data))
     found = files(Path(data), wanted)
-    texts = {f.name: f.read for f in found if not _is_picture(f.name)}
+    texts = {f.name: f.read for f in (*_beside(Path(data)), *found) if not _is_picture(f.name)}
     pictures = [f for f in found if _is_picture(f.name)]
     inside = [f for f in pictures if "images" in PurePosixPath(f.name).parts[:-1]]
     pictures = inside or pictures
     if not pictures:
-        raise InputNotFound(f"no picture in {data}; JPEG, PNG, WebP, BMP and GIF are read")
+        raise InputNotFound(
+            f"no picture in {shown}; JPEG, PNG, WebP, BMP and GIF are read, and no archive "
+            "inside of it"
+        )
     labels = find_labels([f.name for f in pictures], texts, card)
     items = tuple(
         Sample(f.name, f.read, labels.boxes.get(f.name), labels.classes.get(f.name))
         for f in pictures
         if labels.kind != "boxes" or f.name in labels.boxes
     )
-    source = f"{len(items):,} pictures of {data} ({labels.how})"
+    source = f"{counted(len(items), 'picture')} of {shown} ({labels.how})"
     return Samples(items, labels.kind, source)
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 picture", "2,000 pictures"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _beside(data: Path) -> list[File]:
+    """Return YOLO's labels of a folder ``images``, or of one inside: they lie beside it."""
+    parts = list(data.absolute().parts)
+    if not data.is_dir() or "images" not in parts:
+        return []
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    labels = Path(*parts)
+
+    def wanted(name: str) -> int:
+        return TEXTS[".txt"] if _suffix(name) == ".txt" else 0
+
+    return files(labels, wanted) if labels.is_dir() else []
 
 
 def _suffix(name: str) -> str:
@@ -153,4 +176,4 @@ def _from_records(card: Card, settings: Settings) -> Samples:
         )
     blobs = open_blobs(settings.blobs_url)
     items = tuple(Sample(key, partial(blobs.get, key)) for key in sorted(keys))
-    return Samples(items, "", f"{len(items):,} kept inputs of {card.name} (no labels)")
+    return Samples(items, "", f"{counted(len(items), 'kept input')} of {card.name} (no labels)")

@@ -174,11 +174,10 @@ class _Graph:
                 yield from self._factors(node)
 
     def _factors(self, node: Any) -> Iterator[str]:
-        pair = self.makers[node.input[0]]
+        pair, weight = (self.makers[tensor] for tensor in node.input[:2])
         if np.prod(self._shape(pair.input[1])) != 1:
             yield f"{node.name}: its input has a scale for each channel"
-        weight = self.makers[self.makers[node.input[1]].input[0]]
-        constant = self.constants.get(weight.input[0])
+        constant = self.constants.get(self.source(node.input[1]))
         axis = _AXES.get(node.op_type)
         if constant is None or axis is None:
             return

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from retinue.core.errors import Conflict, NotFound, RetinueError
 from retinue.core.record import Record
 from retinue.core.settings import Rollout
 from retinue.measure.sequential import MeanDropDetector
-from retinue.models.ledger import Target
-from retinue.models.registry import Entry, Registry
+from retinue.models.ledger import Ledger, Target
+from retinue.models.registry import Registry
 from retinue.monitor.metrics import MetricsObserver
-from retinue.pipeline.deployment import Deployment
+from retinue.pipeline.deployment import Deployment, Member, Plan
 from retinue.pipeline.mirror import Role
 
 ACTOR = "guard"
@@ -38,6 +39,8 @@ class Guard:
         self._metrics = metrics
         self._settings = settings
         self._detectors: dict[str, MeanDropDetector] = {}
+        # Version that was taken out to the length of the ledger that knows of it.
+        self._told: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.deployment = Deployment(
             name,
@@ -46,23 +49,36 @@ class Guard:
             guard_share=settings.guard_share,
         )
 
-    def watch(self, entries: Mapping[str, Entry], guarded: Mapping[str, str]) -> None:
-        """Judge these versions from now on; what is known of those that stay is kept.
+    def serve(self, plan: Plan, members: Mapping[str, Member], state: tuple[int, int]) -> None:
+        """Serve by another plan, and judge its versions; what is known of those that stay is kept.
+
+        A version that was taken out and that a ledger asks for which knows of that was promoted
+        again by somebody: it is served, and judged anew.
 
         Args:
-            entries: By version.
-            guarded: Version to its reference.
+            plan: What is wanted.
+            members: All versions of the plan, loaded.
+            state: The ledger's state that the plan was read in.
         """
+        again = {version for version, told in self._told.items() if state[0] >= told}
+        for version in again:
+            del self._told[version]
+            self.deployment.pardon(version)
+        known = {v: one for v, one in self._detectors.items() if v not in again}
         detectors = {}
-        for version in guarded:
-            lineage = entries[version].lineage
+        for version in plan.references:
+            lineage = plan.entries[version].lineage
             assert lineage is not None
-            detectors[version] = self._detectors.get(version) or MeanDropDetector(
+            detectors[version] = known.get(version) or MeanDropDetector(
                 # A bound of 0 could never be missed, and one of 1 would forgive nothing.
                 min(max(lineage.agreement_low - self._settings.guard_tolerance, 0.01), 0.99),
                 false_alarm_every=self._settings.guard_alarm_every,
             )
+        for version in self._detectors.keys() - detectors.keys():
+            self._metrics.rollout.unwatched(self._name, version)
         self._detectors = detectors
+        self.deployment.apply(plan, members)
+        self._metrics.rollout.serving(self._name, self.deployment.shares())
 
     def compared(self, role: Role, version: str, reference: str, agreement: float) -> None:
         """Take in one comparison; see `retinue.pipeline.mirror.Judge`."""
@@ -111,6 +127,7 @@ class Guard:
         was_prod = self.deployment.plan.prod == version
         self.deployment.condemn(version)
         self._metrics.rollout.rolled_back(self._name)
+        self._metrics.rollout.serving(self._name, self.deployment.shares())
         task = asyncio.create_task(self._write(version, reference, reason, was_prod))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -120,14 +137,25 @@ class Guard:
         turn = self._roll_back if was_prod else self._drop_canary
         while True:
             try:
-                await asyncio.to_thread(turn, version, reference, reason)
-            except Conflict:
-                _log.info("%s: the aliases were moved meanwhile; they stay", self._name)
+                self._told[version] = await asyncio.to_thread(
+                    self._tell, partial(turn, version, reference, reason)
+                )
             except RetinueError as error:
                 _log.error("%s: the rollback cannot be written: %s", self._name, error.message)
                 await asyncio.sleep(RETRY_S)
                 continue
             return
+
+    def _tell(self, turn: Callable[[], None]) -> int:
+        """Change the aliases, unless others did; return the length of the ledger then."""
+        try:
+            turn()
+        except Conflict:
+            _log.info("%s: the aliases were moved meanwhile; they stay", self._name)
+        return self._ledger().state()[0]
+
+    def _ledger(self) -> Ledger:
+        return self._registry.ledger(self._name)
 
     def _roll_back(self, version: str, reference: str, reason: str) -> None:
         expect = {"prod": Target(version)}
@@ -139,10 +167,10 @@ class Guard:
             registry.promote(name, reference, actor=ACTOR, reason=reason, expect=expect)
 
     def _drop_canary(self, version: str, reference: str, reason: str) -> None:
-        registry, name = self._registry, self._name
-        found = registry.ledger(name).aliases().get("canary")
+        name = self._name
+        found = self._ledger().aliases().get("canary")
         if found is None or found.version != version:
             raise Conflict(f"canary of {name} is not {version} any more")
-        registry.ledger(name).append(
+        self._ledger().append(
             "alias", {"canary": None}, expect={"canary": found}, actor=ACTOR, reason=reason
         )

@@ -72,12 +72,15 @@ def alias(
         return
     if word == "canary" and share is None:
         raise InvalidRequest("a canary needs its share of the requests in percent, as canary:10")
-    if not ref and word not in registry.ledger(name).aliases():
+    before = registry.ledger(name).aliases().get(word)
+    if not ref and before is None:
         raise InvalidRequest(f"name the version: retinue models alias {name} {alias} VERSION")
     entry = registry.get(name, ref or word)
     if word in ("canary", "shadow"):
         _check(entry, no_check)
-    registry.alias(name, word, entry.version, share=share or 1.0, reason=reason)
+    registry.alias(
+        name, word, entry.version, share=share or 1.0, reason=reason, expect={word: before}
+    )
     says = f" for {100 * share:.6g}% of the requests" if share else ""
     typer.echo(f"{name}: {word} is {entry.version}{says}")
 
@@ -118,7 +121,7 @@ def versions(name: Name, as_json: AsJson = False) -> None:
     found = registry.versions(name)
     for damage in registry.damaged():
         if damage.name == name:
-            typer.echo(f"{name} {damage.version} is damaged: {damage.reason}", err=True)
+            typer.echo(damage.reason, err=True)
     if not found:
         raise ModelNotFound(f"no whole version of model {name!r} is installed")
     rows = _rows(registry, name, found)

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
-from retinue.core.errors import AccessError, ModelNotFound, RetinueError, ShuttingDown
-from retinue.core.protocols import Model
+from retinue.core.errors import (
+    AccessError,
+    ModelNotFound,
+    RetinueError,
+    ShuttingDown,
+    StorageError,
+)
 from retinue.core.record import Record
-from retinue.core.settings import Settings, cores
+from retinue.core.settings import Settings
 from retinue.host.contract import RepositoryEntry, VersionStatus
 from retinue.host.guard import Guard
+from retinue.host.loader import Loader
 from retinue.host.rollout import Wanted, wanted
-from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.deployment import Deployment, Handle, Member, Plan
-from retinue.pipeline.devices import Devices
-from retinue.pipeline.pipeline import ModelPipeline
-from retinue.pipeline.rows import largest_batch
 
 # A version that cannot be loaded is tried again after so long at first, then more and more rarely.
 RETRY_S, RETRY_MOST_S = 2.0, 120.0
-HELD_CHECK_S = 0.02
+HELD_CHECK_S, HELD_LONG_S = 0.02, 0.5
+# What is given back already may take so much longer than the rest at the end.
+RETIRE_S = 5.0
+NO_LEDGER = (0, 0)
 
 _log = logging.getLogger("retinue")
 
@@ -38,24 +44,38 @@ class _Served:
 
     Attributes:
         guard: Judges its versions, and has its deployment.
-        ref: What is served whatever the aliases say, "" for what they say.
         state: The ledger's state that it is served by.
+        seen: The one that was last tried.
         problem: Why not all that the ledger asks for is served, "" if it is.
         retry_at: When to try again, on ``time.monotonic()``'s clock.
         pause_s: How long to wait before that.
     """
 
     guard: Guard
-    ref: str
-    state: tuple[int, int] | None = None
+    state: tuple[int, int] = NO_LEDGER
+    seen: tuple[int, int] = NO_LEDGER
     problem: str = ""
     retry_at: float = 0.0
-    pause_s: float = field(default=RETRY_S)
+    pause_s: float = RETRY_S
 
     @property
     def deployment(self) -> Deployment:
         """Its versions."""
         return self.guard.deployment
+
+    def due(self, state: tuple[int, int]) -> bool:
+        """Tell whether a ledger in this state is to be looked at (again)."""
+        return state != self.seen or (bool(self.problem) and time.monotonic() >= self.retry_at)
+
+    def tried(self, state: tuple[int, int], problem: str) -> bool:
+        """Note what came of a try; tell whether the problem, if there is one, is a new one."""
+        if state != self.seen or not problem:
+            self.pause_s = RETRY_S
+        news = problem != self.problem
+        self.seen, self.problem = state, problem
+        self.retry_at = time.monotonic() + self.pause_s
+        self.pause_s = min(2 * self.pause_s, RETRY_MOST_S)
+        return news and bool(problem)
 
 
 class ServedModels:
@@ -76,11 +96,10 @@ class ServedModels:
         """
         self._settings = settings
         self._metrics = metrics
-        self._abandoned = abandoned
-        execution = settings.execution
-        self._instances = execution.instances or max(1, cores() // execution.threads)
-        self._devices = Devices(cores(), self._instances)
+        self._loader = Loader(settings, metrics, abandoned)
         self._served: dict[str, _Served] = {}
+        # Name to what is served whatever the aliases say, "" for what they say.
+        self._pinned: dict[str, str] = {}
         self._changing: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -104,20 +123,15 @@ class ServedModels:
             known = ", ".join(sorted(self._served)) or "none"
             message = f"no model {name[:64]!r} is loaded; loaded: {known}"
             raise ModelNotFound(f"{message} (setting `models` names more)")
-        return served.deployment.handle("" if ref == served.ref else ref, key)
+        return served.deployment.handle("" if ref == self._pinned[name] else ref, key)
 
     def versions(self, name: str) -> Sequence[VersionStatus]:
         """Return what is loaded of a model, the version that answers first."""
         served = self._served[name]
-        plan, judged = served.deployment.plan, served.guard.status()
+        shares, judged = served.deployment.shares(), served.guard.status()
         return [
-            VersionStatus(
-                version,
-                plan.role(version),
-                _shares(served.deployment).get((version, plan.role(version)), 0.0),
-                judged.get(version, {}),
-            )
-            for version in served.deployment.members
+            VersionStatus(version, role, share, judged.get(version, {}))
+            for (version, role), share in shares.items()
         ]
 
     async def serve(self, model: str) -> None:
@@ -132,60 +146,66 @@ class ServedModels:
         """
         name, ref = split_ref(model)
         async with self._lock:
-            await self._bring_about(name, ref, anew=False)
+            self._pinned[name] = ref
+            await self._bring_about(name, anew=False)
 
     async def follow(self) -> None:
         """Look at the ledgers again and again, and serve what they say; until cancelled."""
-        while True:
+        while not self._draining:
             await asyncio.sleep(self._settings.rollout.follow_s)
             for name in self.names():
-                await self._catch_up(name)
+                async with self._lock:
+                    served = self._served.get(name)
+                    if served is not None and not self._draining and not self._pinned[name]:
+                        await self._catch_up(name, served)
 
-    async def _catch_up(self, name: str) -> None:
-        state = await asyncio.to_thread(self._registry().ledger(name).state)
-        async with self._lock:
-            served = self._served.get(name)
-            if served is None or self._draining or served.ref:
+    async def _catch_up(self, name: str, served: _Served) -> None:
+        state = served.seen
+        try:
+            state = await asyncio.to_thread(self._registry().ledger(name).state)
+            if not served.due(state):
                 return
-            if served.state == state or time.monotonic() < served.retry_at:
-                return
-            try:
-                await self._bring_about(name, "", anew=False)
-            except RetinueError as error:
-                served.retry_at = time.monotonic() + served.pause_s
-                served.pause_s = min(2 * served.pause_s, RETRY_MOST_S)
-                self._metrics.rollout.failed(name)
-                if served.problem != error.message:
-                    _log.error("%s goes on as it is: %s", name, error.message)
-                served.problem = error.message
+            if state == NO_LEDGER != served.state:
+                raise StorageError(
+                    f"its ledger is gone; bring it back, or promote a version of {name}"
+                )
+            await self._bring_about(name, anew=False)
+        except ShuttingDown:
+            return
+        except Exception as error:  # noqa: BLE001 - isolation boundary: the others are followed on
+            known = error.message if isinstance(error, RetinueError) else ""
+            self._metrics.rollout.failed(name)
+            if served.tried(state, known or repr(error)):
+                _log.error("%s goes on as it is: %s", name, served.problem, exc_info=not known)
 
-    async def _bring_about(self, name: str, ref: str, *, anew: bool) -> None:
+    async def _bring_about(self, name: str, *, anew: bool) -> None:
         """Serve what the ledger asks for. The lock is held.
 
         Args:
             name: The model.
-            ref: As of `serve`.
             anew: Whether the version that answers is loaded again even if it is loaded.
         """
-        guarded = self._settings.rollout.guard_share > 0
+        ref, guarded = self._pinned.get(name, ""), self._settings.rollout.guard_share > 0
         asked = await asyncio.to_thread(wanted, self._registry(), name, ref, guarded=guarded)
         served = self._served.get(name)
         have = {} if served is None else served.deployment.members
         plan, members, problems = await self._load_members(asked, {} if anew else dict(have))
         if served is None:
             guard = Guard(name, self._registry(), self._metrics, self._settings.rollout)
-            served = self._served[name] = _Served(guard, ref)
+            served = self._served[name] = _Served(guard)
+            self._pinned.setdefault(name, "")
         before = served.deployment.members
-        served.guard.watch(plan.entries, plan.references)
-        served.deployment.apply(plan, members)
-        served.ref, served.state, served.pause_s = ref, asked.state, RETRY_S
-        served.problem = "; ".join(problems)
+        served.guard.serve(plan, members, asked.state)
+        served.state = asked.state
+        if problems:
+            self._metrics.rollout.failed(name)
+        if served.tried(asked.state, "; ".join(problems)):
+            _log.warning("%s is served without %s", name, served.problem)
         for version, member in before.items():
             if members.get(version) is not member:
                 self._retire(name, member)
         for version, member in members.items():
             self._metrics.watch_queue(name, version, partial(_depth, member))
-        self._metrics.rollout.serving(name, _shares(served.deployment))
 
     async def _load_members(
         self, asked: Wanted, have: dict[str, Member]
@@ -195,6 +215,8 @@ class ServedModels:
         problems = [f"{role}: {message}" for role, message in asked.missing.items()]
         try:
             for version, entry in asked.plan.entries.items():
+                if version not in plan.entries:
+                    continue  # it was only for one that cannot be had
                 member = have.get(version)
                 if member is None or not member.pipeline.ready:
                     try:
@@ -211,32 +233,14 @@ class ServedModels:
             for member in fresh:
                 await member.pipeline.drain(0)
             raise
-        for problem in problems:
-            _log.warning("%s is served without %s", plan.entries[plan.prod].card.name, problem)
         return plan, members, problems
 
     async def _load(self, entry: Entry) -> Member:
-        settings = self._settings
-        reload = partial(load_model, entry, settings.execution)
-        instances = await asyncio.to_thread(_load_all, reload, self._instances)
-        pipeline = ModelPipeline(
-            instances,
-            batching=settings.batching,
-            limits=settings.limits,
-            reload=reload,
-            devices=self._devices,
-            monitor=self._metrics,
-            abandoned=self._abandoned,
-            warm_up=settings.execution.warm_up,
-            fused=self._fills_the_cores(instances[0]),
-        )
-        try:
-            await pipeline.start()
+        member = await self._loader.load(entry)
+        if self._draining:
+            await member.pipeline.drain(0)
             self._check_running()
-        except BaseException:
-            await pipeline.drain(0)
-            raise
-        return Member(entry, pipeline)
+        return member
 
     def _retire(self, name: str, member: Member) -> None:
         """Give a version back once no request holds it."""
@@ -245,25 +249,19 @@ class ServedModels:
         task.add_done_callback(self._retiring.discard)
 
     async def _end(self, name: str, member: Member) -> None:
-        drain_s = self._settings.server.drain_s
-        end = time.monotonic() + drain_s
+        pause_s, retired = HELD_LONG_S, time.monotonic()
+        end = retired + self._settings.server.drain_s
         # A reference that is given up sets no event.
-        while member.held and not self._draining and time.monotonic() < end:  # noqa: ASYNC110
+        while member.held and not self._draining and time.monotonic() < end:
             await asyncio.sleep(HELD_CHECK_S)
+            if time.monotonic() >= retired + pause_s:
+                # A failed request's error, its traceback and its frames hold each other.
+                gc.collect()
+                pause_s *= 2
         await member.pipeline.drain(max(0.0, end - time.monotonic()))
-        served = self._served.get(name)
-        if served is None or member.entry.version not in served.deployment.members:
-            self._metrics.forget_queue(name, member.entry.version)
-
-    def _fills_the_cores(self, model: Model) -> bool:
-        """Tell whether this machine's cores run the model, one picture at a time on each."""
-        execution, batching = self._settings.execution, self._settings.batching
-        here = execution.device.lower() in ("", "cpu")
-        return (
-            here
-            and largest_batch(model, batching.max_batch) == 1
-            and self._instances * execution.threads >= cores()
-        )
+        one, version = self._served.get(name), member.entry.version
+        if one is None or version not in one.deployment.members:
+            self._metrics.forget_queue(name, version)
 
     def repository(self) -> Sequence[RepositoryEntry]:
         """Return all models that are installed or loaded, by name."""
@@ -288,7 +286,7 @@ class ServedModels:
             self._check_running()
             self._changing[model] = "LOADING"
             try:
-                await self._bring_about(model, "", anew=True)
+                await self._bring_about(model, anew=True)
                 self._failed.pop(model, None)
             except ModelNotFound:
                 raise
@@ -322,8 +320,9 @@ class ServedModels:
             *(self._give_back(served, timeout_s) for served in self._served.values()),
             self._finish_change(timeout_s),
         )
-        await asyncio.gather(*self._retiring)
-        if not await self._devices.stop(timeout_s and 1.0):
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=timeout_s + RETIRE_S)
+        if not await self._loader.devices.stop(timeout_s and 1.0):
             _log.warning("a thread still runs; it is left behind")
 
     async def _give_back(self, served: _Served, timeout_s: float) -> None:
@@ -352,30 +351,5 @@ class ServedModels:
             )
 
 
-def _shares(deployment: Deployment) -> dict[tuple[str, str], float]:
-    plan = deployment.plan
-    answering = deployment.prod.entry.version
-    shares = {(version, plan.role(version)): 0.0 for version in deployment.members}
-    canary = 0.0 if plan.canary in deployment.condemned else plan.share
-    if plan.canary:
-        shares[plan.canary, "canary"] = canary
-    if plan.shadow:
-        shares[plan.shadow, plan.role(plan.shadow)] = shares.get((plan.shadow, "canary"), 1.0)
-    shares[answering, plan.role(answering)] = 1.0 - canary
-    return shares
-
-
 def _depth(member: Member) -> int:
     return member.pipeline.queue_depth
-
-
-def _load_all(load: Callable[[], Model], count: int) -> list[Model]:
-    loaded: list[Model] = []
-    try:
-        while len(loaded) < count:
-            loaded.append(load())
-    except BaseException:
-        for model in loaded:
-            model.close()
-        raise
-    return loaded

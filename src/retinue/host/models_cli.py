@@ -30,7 +30,7 @@ def list_models(as_json: AsJson = False) -> None:
     # What each bare name means comes first.
     installed = {entry.card.name: entry for entry in reversed(registry.installed())}
     for damage in registry.damaged():
-        typer.echo(f"{damage.name} {damage.version} is damaged: {damage.reason}", err=True)
+        typer.echo(damage.reason, err=True)
     known = cards() | {name: entry.card for name, entry in installed.items()}
     rows: list[dict[str, Any]] = [
         {
@@ -48,6 +48,7 @@ def list_models(as_json: AsJson = False) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     wide = console.width >= WIDE
@@ -59,7 +60,8 @@ def list_models(as_json: AsJson = False) -> None:
     for row in rows:
         size = f"{row['size'] / 2**20:.1f} MiB" if row["size"] else ""
         cells = (row["name"], row["task"], row["version"] or "-", size, row["license"])
-        table.add_row(*cells, *([row["summary"]] if wide else []))
+        # As text: a card may hold what rich would take for markup.
+        table.add_row(*map(Text, (*cells, *([row["summary"]] if wide else []))))
     console.print(table)
 
 
@@ -93,6 +95,7 @@ def show(model: NameRef, as_json: AsJson = False) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -104,7 +107,7 @@ def show(model: NameRef, as_json: AsJson = False) -> None:
             value = "\n".join(f"{k} = {v}" for k, v in value.items())
         elif isinstance(value, list):
             value = "\n".join(map(str, value))
-        table.add_row(key, str(value))
+        table.add_row(key, Text(str(value)))
     Console(highlight=False).print(table)
 
 

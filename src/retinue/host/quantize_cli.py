@@ -42,6 +42,7 @@ def quantize(
     from retinue.calibrate.quantize import RUNTIMES, Wish
     from retinue.calibrate.quantize import quantize as search
     from retinue.calibrate.samples import open_samples
+    from retinue.core.errors import storage_errors
     from retinue.core.settings import load_settings
     from retinue.host.counting import Counter
     from retinue.models.registry import Registry, split_ref
@@ -51,6 +52,10 @@ def quantize(
     wish = Wish(max_drop, metric, calibration, runtimes, budget, tensorrt)
     registry = Registry(settings.cache)
     entry = registry.get(*split_ref(name))
+    if out is not None:
+        # Refused now, rather than after an hour's work.
+        with storage_errors(out, "making the report's folder"):
+            out.mkdir(parents=True, exist_ok=True)
     before = registry.ledger(entry.card.name).aliases().get("prod")
     samples = open_samples(data, entry.card, settings=settings)
 
@@ -91,28 +96,38 @@ def _write(findings: Findings, out: Path) -> None:
     from retinue.core.errors import storage_errors
 
     with storage_errors(out, "writing the report"):
-        out.mkdir(parents=True, exist_ok=True)
         content = orjson.dumps(findings.to_dict(), option=orjson.OPT_INDENT_2)
         (out / "report.json").write_bytes(content)
         (out / "report.html").write_text(findings.to_html(), "utf-8")
 
 
 def _show(findings: Findings) -> None:
+    """Show the variants that were examined, a count of the others, and what can be told."""
+    from collections import Counter
+
     from rich.console import Console
     from rich.table import Table
 
-    from retinue.calibrate.quantize_findings import COLUMNS, ranked, row
+    from retinue.calibrate.quantize_findings import outcome, ranked
 
     table = Table(box=None)
-    for heading in COLUMNS:
-        numeric = heading not in ("variant", "runtime", "outcome")
+    for heading in ("variant", "runtime", "ms", "speed-up", "lost", "agreement", "outcome"):
+        numeric = heading in ("ms", "speed-up", "lost", "agreement")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+    others: Counter[str] = Counter()
     for candidate in ranked(findings):
-        cells = row(candidate)
+        look, drop, agreement = candidate.look, candidate.drop, candidate.agreement
+        if look is None or drop is None or agreement is None:
+            others[outcome(candidate)] += 1
+            continue
+        figures = (f"{look.ms:.2f}", f"{look.speedup:.2f}", f"{drop:.2f}", f"{agreement:.3f}")
         style = "bold green" if candidate is findings.chosen and not findings.refusal else ""
-        table.add_row(*cells[:-1], cells[-1][:120], style=style)
+        runtime = candidate.run_with.runtime
+        table.add_row(candidate.label, runtime, *figures, outcome(candidate), style=style)
     console = Console(highlight=False, markup=False)
     console.print(table)
+    if others:
+        console.print("others:", ", ".join(f"{n} {state}" for state, n in others.items()))
     console.print()
     for sentence in findings.says:
         console.print(sentence)

@@ -59,6 +59,7 @@ def wanted(registry: Registry, name: str, ref: str, *, guarded: bool) -> Wanted:
         aliases["canary"].share if canary else 0.0,
         shadow,
         {version: parent for version, parent in parents.items() if parent},
+        {alias: target.version for alias, target in aliases.items()},
     )
     return Wanted(plan, state, search.missing)
 

@@ -23,6 +23,7 @@ from retinue.host.contract import RepositoryEntry, VersionStatus
 from retinue.host.models import ServedModels
 from retinue.host.progress import Bar
 from retinue.models.catalogue import find
+from retinue.models.ledger import PROD
 from retinue.models.registry import Entry, Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.deployment import Handle
@@ -71,7 +72,8 @@ class HostServices:
         apps: The apps that are served.
         models: Models to load beside the apps' own; None loads each app's default.
         record: Whether records are kept.
-        follow: Whether aliases that are moved later are obeyed.
+        rollout: Whether all that the aliases ask for is done, now and when they are moved; else
+            what a bare name means answers alone.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class HostServices:
         *,
         models: Sequence[str] | None = None,
         record: bool = True,
-        follow: bool = True,
+        rollout: bool = True,
     ) -> None:
         self.settings = settings
         self.apps = tuple(apps)
@@ -91,9 +93,9 @@ class HostServices:
         if unknown:
             raise ConfigError(f"settings [apps.{unknown[0]}]: no app is called so")
         self._app_settings = {app.name: _read_app_settings(app, settings) for app in apps}
-        self._models = tuple(models) if models is not None else self._default_models()
+        self._models = _once(models if models is not None else self._default_models())
         self._record = record
-        self._follow = follow
+        self._rollout = rollout
         self._following: asyncio.Task[None] | None = None
         self._hub: ObserverHub | None = None
         self._writer: RecordWriter | None = None
@@ -169,8 +171,8 @@ class HostServices:
         if self._record:
             self._writer = self._open_writer()
         for model in self._models:
-            await self._served.serve(model)
-        if self._follow and self.settings.rollout.follow_s > 0:
+            await self._served.serve(model if self._rollout or "@" in model else f"{model}@{PROD}")
+        if self._rollout and self.settings.rollout.follow_s > 0:
             self._following = asyncio.create_task(self._served.follow())
 
     def _open_writer(self) -> RecordWriter:
@@ -192,10 +194,11 @@ class HostServices:
 
     async def drain(self, timeout_s: float) -> None:
         """Finish accepted work in at most so many seconds, then give everything back."""
+        # A version that is being loaded is closed once it is there: following ends after that.
+        await self._served.drain(timeout_s)
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
-        await self._served.drain(timeout_s)
         if self._hub is not None:
             await asyncio.to_thread(self._hub.close, CLOSE_S)
         written = True
@@ -212,7 +215,25 @@ class HostServices:
             for app in self.apps
             for spec in app.pipelines
         ]
-        return tuple(dict.fromkeys([*wanted, *self.settings.models]))
+        return (*wanted, *self.settings.models)
+
+
+def _once(models: Sequence[str]) -> tuple[str, ...]:
+    """Return each model once; "NAME@REF" says which version "NAME" is to be.
+
+    Raises:
+        ConfigError: there are two references to one model.
+    """
+    refs: dict[str, str] = {}
+    for name, ref in map(split_ref, models):
+        known = refs.get(name, "")
+        if known and ref and ref != known:
+            raise ConfigError(
+                f"model {name} is asked for as {known} and as {ref}: name one version, or serve it "
+                "by its aliases"
+            )
+        refs[name] = ref or known
+    return tuple(f"{name}@{ref}" if ref else name for name, ref in refs.items())
 
 
 def _read_app_settings(app: App, settings: Settings) -> Any:
@@ -241,7 +262,7 @@ async def open_services(
         (manifest,),
         models=models or None,
         record=record,
-        follow=False,
+        rollout=False,
     )
     await services.start()
     try:

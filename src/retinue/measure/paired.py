@@ -86,9 +86,9 @@ class Paired:
     def verdict(self, margin: float) -> Literal["within", "beyond", "open"]:
         """Say whether these images tell that the second loses at most ``margin``.
 
-        Where no resample differs from another the interval has no width and says too much: then
-        so many images are asked for that an effect of ``margin`` would have been seen in them
-        (the rule of three: 3 / margin images).
+        Where the second loses in no resample, the interval says too much: a loss that was seen in
+        none of n images may still have a share of 3 / n (the rule of three), which is taken off
+        its lower end. Two models that are equally right need 3 / margin images.
 
         Returns:
             "within" when the whole interval of the difference is above -margin, "beyond" when
@@ -96,8 +96,9 @@ class Paired:
         """
         if self.difference.high < -margin:
             return "beyond"
-        seen = self.difference.half_width > 0 or self.images * margin >= _RULE_OF_THREE
-        return "within" if self.difference.low >= -margin and seen else "open"
+        loses = bool((self.differences < 0).any())
+        unseen = 0.0 if loses else _RULE_OF_THREE / self.images
+        return "within" if self.difference.low - unseen >= -margin else "open"
 
 
 def paired_mean(

@@ -200,6 +200,7 @@ class Installed:
         share: float = 1.0,
         actor: str = "",
         reason: str = "",
+        expect: Mapping[str, Target | None] | None = None,
     ) -> Event:
         """Make an alias name a version, or remove it.
 
@@ -212,8 +213,10 @@ class Installed:
             share: Of "canary": the share of requests that it answers, in (0, 1].
             actor: By whom; "" for the system's user.
             reason: Why.
+            expect: As in `promote`.
 
         Raises:
+            Conflict: an alias names something else than expected.
             InvalidRequest: the alias may not be called so or is "prod", the share is out of range,
                 or a canary or shadow would be the version in production.
             NotFound: the alias that is to be removed does not exist.
@@ -224,6 +227,7 @@ class Installed:
             raise InvalidRequest("prod is moved with: retinue models promote, or rollback")
         check_alias(alias)
         with self.ledger(name).changing() as writer:
+            writer.check(expect or {})
             aliases = writer.standing.aliases
             if ref is None:
                 if alias not in aliases:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from retinue import __version__
 from retinue.core.errors import ModelCorrupt, StorageError, storage_errors
@@ -87,7 +87,7 @@ class _Stored(BaseModel):
     size: int = Field(gt=0)
     serving: str = Field("", pattern="^([0-9a-f]{64})?$")
     lineage: Lineage | None = None
-    installed_at: datetime
+    installed_at: AwareDatetime
     retinue: str = __version__
 
     @property
@@ -137,6 +137,8 @@ class Shelf:
             card = Card.model_validate_json((folder / CARD).read_bytes())
         except (OSError, ValidationError) as error:
             raise corrupt(name, version, f"{CARD} cannot be read") from error
+        if card.name != name:
+            raise corrupt(name, version, f"{CARD} is of model {card.name}")
         if stored.serving and stored.serving != _sha256(card.serving_key()):
             raise corrupt(name, version, f"{CARD} was changed; import it with the card you want")
         return _entry(card, folder, stored)

@@ -231,7 +231,7 @@ class Writer:
             at=datetime.now(UTC),
             action=action,
             changes=dict(changes),
-            actor=_words(actor or operator()),
+            actor=_words((actor or operator())[:MAX_WORDS]),
             reason=_words(reason),
             version=version,
             previous=self._events[-1].digest if self._events else START,

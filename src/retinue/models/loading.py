@@ -12,7 +12,7 @@ from retinue.core.protocols import Model, Runtime, RuntimeFactory
 from retinue.core.settings import Execution
 from retinue.core.types import Image
 from retinue.models._shelf import verify
-from retinue.models.card import Family
+from retinue.models.card import Card, Family
 from retinue.models.registry import Entry
 from retinue.runtimes.isolated import Isolated
 
@@ -41,15 +41,15 @@ def load_model(entry: Entry, execution: Execution) -> Model:
         message = f"models plug-in {entry.card.family!r}: {plugins.MODELS.attribute} is no Family"
         raise PluginError(message)
     verify(entry)
-    return _build(family, entry, _open(entry, execution_of(entry, execution)))
+    return _build(family, entry, _open(entry, execution_of(entry.card, execution)))
 
 
-def execution_of(entry: Entry, execution: Execution) -> Execution:
+def execution_of(card: Card, execution: Execution) -> Execution:
     """Return how a version is executed: as its card's ``run_with`` says, else as the settings do.
 
     A device's name belongs to a runtime: the settings' device is not asked of another one.
     """
-    fixed = entry.card.run_with
+    fixed = card.run_with
     if fixed is None:
         return execution
     device = execution.device if fixed.runtime == execution.runtime else ""

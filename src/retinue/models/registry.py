@@ -238,8 +238,7 @@ class Registry(Installed):
                 watched by it.
             StorageError: its files cannot be removed.
         """
-        versions = self._shelf.versions(name)
-        if not versions:
+        if not self._shelf.versions(name):
             raise not_installed(name)
         folder = self._shelf.root / name
         with (
@@ -248,7 +247,8 @@ class Registry(Installed):
             self.ledger(name).changing() as writer,
         ):
             aliases = writer.standing.aliases
-            gone = versions if ref is None else [self._version(name, ref, aliases)]
+            every = self._shelf.versions(name)
+            gone = every if ref is None else [self._version(name, ref, aliases)]
             if ref is not None and not force:
                 self._check_unused(name, gone[0], writer.standing)
             dropped = {a: None for a, t in aliases.items() if ref is None or t.version in gone}
@@ -269,7 +269,9 @@ class Registry(Installed):
             for entry in self.versions(name)
             if entry.lineage is not None and entry.lineage.parent == version
         }
-        for alias, target in sorted(standing.aliases.items()):
+        # While no line of the ledger says so, the bare name means one all the same.
+        meant = {PROD: Target(bare)} if (bare := self._bare(name)) else {}
+        for alias, target in sorted((meant | dict(standing.aliases)).items()):
             if target.version == version or target.version in children:
                 how = "is" if target.version == version else f"watches {target.version}, which is"
                 raise InvalidRequest(

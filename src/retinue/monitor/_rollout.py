@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 AGREEMENTS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
@@ -74,6 +76,11 @@ class RolloutMetrics:
     def evidence(self, model: str, version: str, value: float) -> None:
         """Say how much speaks against a version, in [0, 1]."""
         self._evidence.labels(model, version).set(value)
+
+    def unwatched(self, model: str, version: str) -> None:
+        """Forget the evidence against a version that is not judged any more."""
+        with suppress(KeyError):
+            self._evidence.remove(model, version)
 
     def rolled_back(self, model: str) -> None:
         """Count a version that the guard took out."""

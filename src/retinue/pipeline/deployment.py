@@ -18,6 +18,7 @@ from retinue.models.registry import Entry
 from retinue.pipeline.mirror import Judge, Mirror
 from retinue.pipeline.pipeline import ModelPipeline
 
+LEAST_DIGITS: Final = 4
 _HASHED: Final = 65_536
 
 
@@ -32,6 +33,7 @@ class Plan:
         share: That share, in [0, 1].
         shadow: The version that is asked beside ``prod``, never to be answered with; "" for none.
         references: Version to the version that its answers are compared with.
+        names: The aliases and the versions that they name, loaded or not.
     """
 
     entries: Mapping[str, Entry]
@@ -40,17 +42,22 @@ class Plan:
     share: float = 0.0
     shadow: str = ""
     references: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def without(self, version: str) -> Plan:
-        """Return the plan with a version that is not ``prod`` left out."""
+        """Return the plan without a version that is not ``prod``, and what that alone needs."""
         canary = "" if self.canary == version else self.canary
+        shadow = "" if self.shadow == version else self.shadow
+        references = {v: r for v, r in self.references.items() if version not in (v, r)}
+        needed = {self.prod, canary, shadow, *references.values()}
         return Plan(
-            {v: entry for v, entry in self.entries.items() if v != version},
+            {v: entry for v, entry in self.entries.items() if v in needed},
             self.prod,
             canary,
             self.share if canary else 0.0,
-            "" if self.shadow == version else self.shadow,
-            {v: r for v, r in self.references.items() if version not in (v, r)},
+            shadow,
+            references,
+            self.names,
         )
 
     def role(self, version: str) -> str:
@@ -174,8 +181,8 @@ class Deployment:
     def prod(self) -> Member:
         """The version that answers what is not the canary's."""
         version = self.plan.prod
-        if version in self._condemned:
-            version = self.plan.references.get(version, version)
+        while version in self._condemned and version in self.plan.references:
+            version = self.plan.references[version]
         return self.members[version]
 
     @property
@@ -199,12 +206,33 @@ class Deployment:
         self._condemned |= {version}
         self._make_mirrors()
 
+    def pardon(self, version: str) -> None:
+        """Let a version that was condemned answer again where the plan says so."""
+        self._condemned -= {version}
+        self._make_mirrors()
+
+    def shares(self) -> dict[tuple[str, str], float]:
+        """Return what the versions are served as.
+
+        Returns:
+            (version, role) to the share of the requests that it answers, or, as a shadow, sees.
+        """
+        plan, answering = self.plan, self.prod.entry.version
+        shares = {(version, plan.role(version)): 0.0 for version in self.members}
+        canary = 0.0 if plan.canary in self._condemned else plan.share
+        if plan.canary:
+            shares[plan.canary, "canary"] = canary
+        if plan.shadow and plan.role(plan.shadow) == "shadow":
+            shares[plan.shadow, "shadow"] = 1.0
+        shares[answering, plan.role(answering)] += 1.0 - canary
+        return shares
+
     def handle(self, ref: str = "", key: bytes | str = b"") -> Handle:
         """Return a hold on the version that a request gets.
 
         Args:
-            ref: "" for what the aliases say; else "prod", "canary", "shadow", or the first digits
-                of a version that is loaded.
+            ref: "" for what the aliases say; else "prod", "canary", "shadow", or at least the
+                first four digits of a version that is loaded.
             key: What decides whether the canary answers; the same key gives the same version.
 
         Raises:
@@ -227,13 +255,17 @@ class Deployment:
         plan = self.plan
         if ref == "prod":
             return self.prod
-        version = {"canary": plan.canary, "shadow": plan.shadow}.get(ref, ref)
-        found = [one for one in self.members if version and one.startswith(version)]
-        if len(found) == 1:
+        roles = {"canary": plan.canary, "shadow": plan.shadow}
+        version = {**plan.names, **roles}.get(ref, ref)
+        if version in self.members:
+            return self.members[version]
+        found = [one for one in self.members if one.startswith(ref)]
+        if len(found) == 1 and len(ref) >= LEAST_DIGITS:
             return self.members[found[0]]
         loaded = ", ".join(f"{one} ({plan.role(one)})" for one in self.members)
         raise ModelNotFound(
-            f"model {self.name!r} has no version {ref[:80]!r} loaded; loaded: {loaded}"
+            f"model {self.name!r} has no version {ref[:80]!r} loaded, or several; loaded: "
+            f"{loaded}; name one by its role, or by at least {LEAST_DIGITS} digits"
         )
 
     def _make_mirrors(self) -> None:

@@ -7,6 +7,7 @@ where the other version is busy: the callers never wait for it, and never see it
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Coroutine
 from typing import Any, Final, Literal, Protocol
@@ -18,6 +19,8 @@ from retinue.core.types import Image, Outcome, Prepared, Tensors
 from retinue.measure.agreement import agreement
 
 Role = Literal["shadow", "guard"]
+
+_log = logging.getLogger(__name__)
 
 LAST: Final = -1_000_000
 """Priority of a repetition: behind whatever callers wait for."""
@@ -62,14 +65,14 @@ class Mirror:
     def item(self, item: bytes | Image, record: Record) -> None:
         """Take in a request that was answered, on the event loop."""
         if _comparable(record.outcome.error) and self._chosen(record.version):
-            self._begin(self._repeat_item(item, record))
+            self._begin(record.version, self._repeat_item(item, record))
 
     def tensors(self, tensors: Tensors, outputs: Tensors, model: Model) -> None:
         """Take in raw tensors that were answered; the first of their rows is compared."""
         if self._chosen(model.version):
             row = {name: array[:1] for name, array in tensors.items()}
             answer = {name: array[0] for name, array in outputs.items()}
-            self._begin(self._repeat_row(row, answer, model))
+            self._begin(model.version, self._repeat_row(row, answer, model))
 
     def _chosen(self, version: str) -> bool:
         if self._chance.random() >= self._share:
@@ -82,15 +85,23 @@ class Mirror:
     def _judged(self, answered: str) -> str:
         return self._other.model.version if self._role == "shadow" else answered
 
-    def _begin(self, repetition: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(repetition)
+    def _begin(self, version: str, repetition: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._contain(version, repetition))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _contain(self, version: str, repetition: Coroutine[Any, Any, None]) -> None:
+        """Keep what goes wrong here from everybody else, and count it."""
+        try:
+            await repetition
+        except Exception:  # noqa: BLE001 - isolation boundary: models' own code, and nobody waits
+            _log.exception("%s: an answer of %s cannot be compared", self._role, version)
+            self._judge.skipped(self._role, self._judged(version))
 
     async def _repeat_item(self, item: bytes | Image, record: Record) -> None:
         twin = await self._other.submit(item, priority=LAST, app=self._role, source=record.source)
         self._judge.repeated(self._role, twin)
-        self._compare(record.version, record.outcome, twin.outcome)
+        await self._compare(record.version, record.outcome, twin.outcome)
 
     async def _repeat_row(self, row: Tensors, answer: Tensors, model: Model) -> None:
         other = self._other.model
@@ -102,10 +113,12 @@ class Mirror:
         except RetinueError as error:
             found = Outcome(error=error)
         else:
-            found = _outcome(other, whole, {name: array[0] for name, array in outputs.items()})
-        self._compare(model.version, _outcome(model, whole, answer), found)
+            first = {name: array[0] for name, array in outputs.items()}
+            found = await asyncio.to_thread(_outcome, other, whole, first)
+        given = await asyncio.to_thread(_outcome, model, whole, answer)
+        await self._compare(model.version, given, found)
 
-    def _compare(self, answered: str, outcome: Outcome, other: Outcome) -> None:
+    async def _compare(self, answered: str, outcome: Outcome, other: Outcome) -> None:
         judged = self._judged(answered)
         reference = answered if self._role == "shadow" else self._other.model.version
         # What the reference cannot answer says nothing about the one that is judged.
@@ -113,7 +126,8 @@ class Mirror:
         if blameless or not _comparable(other.error):
             self._judge.skipped(self._role, judged)
         else:
-            self._judge.compared(self._role, judged, reference, agreement(outcome, other))
+            value = await asyncio.to_thread(agreement, outcome, other)
+            self._judge.compared(self._role, judged, reference, value)
 
 
 def _outcome(model: Model, prepared: Prepared, outputs: Tensors) -> Outcome:

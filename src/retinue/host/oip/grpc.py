@@ -256,11 +256,13 @@ class GrpcFront:
             raise
         except Exception as error:  # noqa: BLE001 - isolation: a call that fails, fails alone
             failure = known(error, method)
-            code = failure.grpc_status
+            code, text = failure.grpc_status, details(failure)
+            # gRPC keeps this frame, and the traceback would keep the request and its version.
+            del failure
         finally:
             self._metrics.grpc(method, code, time.perf_counter() - began)
-        await context.abort(grpc.StatusCode[code], details(failure))
-        raise failure  # not reached: `abort` raises what ends the call
+        await context.abort(grpc.StatusCode[code], text)
+        raise AssertionError("not reached: `abort` raises what ends the call")
 
     def _admit(self, method: str, context: Any) -> Call:
         """Return who calls.

@@ -34,6 +34,7 @@ from retinue.host.oip.served import (
     integer,
     refuse_shared_memory,
 )
+from retinue.models.loading import execution_of
 
 SERVER = "retinue"
 EXTENSIONS = (
@@ -161,11 +162,10 @@ class Inference:
         pipeline = self._host.pipeline(f"{base}@{version}" if version else base, key=key)
         if base != model:
             return ImageModel(model, pipeline, self._host)
-        return RawModel(model, pipeline, self._runtime(pipeline))
+        return RawModel(model, pipeline, self._execution(pipeline).runtime)
 
-    def _runtime(self, pipeline: Pipeline) -> str:
-        own = pipeline.model.card.run_with
-        return own.runtime if own is not None else self._host.settings.execution.runtime
+    def _execution(self, pipeline: Pipeline) -> Execution:
+        return execution_of(pipeline.model.card, self._host.settings.execution)
 
     def server_ready(self) -> bool:
         """Return whether all models take work."""
@@ -198,7 +198,8 @@ class Inference:
             ModelNotFound: as `find`.
         """
         served = self.find(model, version)
-        execution, batching = self._host.settings.execution, self._host.settings.batching
+        batching = self._host.settings.batching
+        execution = self._execution(served.pipeline)
         return model_config(
             model,
             runtime=served.runtime,
@@ -278,9 +279,9 @@ def _kind(execution: Execution) -> str:
 
 def _key(request: Request) -> bytes | str:
     """Return what decides whether a canary answers: the parameter ``key``, else the first input."""
-    given = request.parameters.get("key", "")
+    given = str(request.parameters.get("key", ""))
     if given:
-        return str(given)
+        return given
     data: Array = request.inputs[0].data if request.inputs else np.empty(0)
     first: Array = data.ravel()[:_KEYED]
     if first.dtype == object:
