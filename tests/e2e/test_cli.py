@@ -183,7 +183,8 @@ def test_own_model_from_import_to_removal(here: Path, monkeypatch: pytest.Monkey
     color_detector(here / "colours.onnx")
     (here / "card.toml").write_text(
         'name = "colours"\ntask = "detect"\nfamily = "yolo"\nlicense = "LicenseRef-own"\n'
-        'summary = "no [/b] markup"\nclasses = ["red", "green", "blue"]\n[input]\nheight = 64\nwidth = 64\n'
+        'summary = "no [/b] markup"\n'
+        'classes = ["red", "green", "blue"]\n[input]\nheight = 64\nwidth = 64\n'
         '[output]\nlayout = "yolov8"\n'
     )
     retinue("models", "import", here / "colours.onnx", "--card", here / "card.toml")

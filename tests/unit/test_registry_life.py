@@ -411,3 +411,17 @@ def test_a_version_that_does_not_run_fails_its_try(registry: Registry, tmp_path:
     made = derive(registry, parent, run_with=run_with)
     with pytest.raises(ConfigError, match="bf16"):
         try_model(made, Execution())
+
+
+def test_one_ledger_that_cannot_be_read_hides_no_other_model(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "cache")
+    for name in ("one", "two"):
+        install(registry, tmp_path, name=name)
+    ledger = tmp_path / "cache" / "models" / "one" / "ledger.jsonl"
+    ledger.unlink(missing_ok=True)
+    ledger.symlink_to(ledger)
+    assert {entry.card.name for entry in registry.installed()} == {"one", "two"}
+    assert [damage.name for damage in registry.damaged()] == ["one"]
+    assert registry.get("two").card.name == "two"
+    with pytest.raises(StorageError):
+        registry.get("one")

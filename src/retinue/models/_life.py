@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from retinue.core.errors import InvalidRequest, ModelCorrupt, ModelNotFound, NotFound
+from retinue.core.errors import InvalidRequest, ModelCorrupt, ModelNotFound, NotFound, StorageError
 from retinue.models._disk import locked
 from retinue.models._refs import not_installed, resolve
 from retinue.models._shelf import Damage, Entry, Shelf, check_size, verify
@@ -55,8 +55,8 @@ class Installed:
                 continue
         try:
             meant = self._version(name, "", self._aliases(name)) if found else ""
-        except (ModelCorrupt, ModelNotFound):
-            meant = ""
+        except (ModelCorrupt, ModelNotFound, StorageError):
+            meant = ""  # one ledger that cannot be read must not hide the other models
         return sorted(found, key=lambda entry: entry.version != meant)
 
     def damaged(self) -> list[Damage]:
@@ -73,7 +73,7 @@ class Installed:
                     found.append(Damage(name, version, error.message))
             try:
                 self.ledger(name).events()
-            except ModelCorrupt as error:
+            except (ModelCorrupt, StorageError) as error:
                 found.append(Damage(name, LEDGER, error.message))
         return found
 
