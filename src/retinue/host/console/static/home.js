@@ -29,6 +29,31 @@ function appCard(app) {
     el("div", { class: "row" }, ...links));
 }
 
+const percent = (share) => `${+(100 * share).toFixed(1)} %`;
+
+function guardText(guard) {
+  if (!guard.compared) return "";
+  return `agrees ${percent(guard.agreement)} over ${guard.compared}`;
+}
+
+function versionRow(one) {
+  const answers = one.share > 0 ? percent(one.share) : "–";
+  const alarm = one.guard.evidence >= 0.5 ? " warn" : "";
+  return el("tr", {},
+    el("td", {}, el("code", {}, one.version)),
+    el("td", {}, el("span", { class: "tag" }, one.role)),
+    el("td", { class: "number" }, answers),
+    el("td", { class: `muted small-text${alarm}` }, guardText(one.guard)));
+}
+
+function versionTable(versions) {
+  const head = ["Version", "Role", "Answers", "Live guard"].map((text) =>
+    el("th", { scope: "col" }, text));
+  return el("table", { class: "versions" },
+    el("thead", {}, el("tr", {}, ...head)),
+    el("tbody", {}, ...versions.map(versionRow)));
+}
+
 function modelCard(model) {
   const [height, width] = model.input;
   return el("li", { class: "panel card" },
@@ -40,7 +65,8 @@ function modelCard(model) {
       fact("Input", `${width} × ${height}`),
       fact("Classes", model.classes ? String(model.classes) : "–"),
       fact("Licence", model.license),
-      fact("Version", el("code", {}, model.version))));
+      fact("Version", el("code", {}, model.version))),
+    ...(model.versions.length > 1 ? [versionTable(model.versions)] : []));
 }
 
 function show(status) {
