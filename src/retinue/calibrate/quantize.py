@@ -64,6 +64,7 @@ class Wish:
         runtimes: Runtimes to try.
         budget_s: Seconds that the search may take, roughly; the final measurement comes on top.
         tensorrt: Where to write a network for TensorRT too; None for nowhere.
+        seed: Decides which pictures are held out, and which calibrate.
 
     Raises:
         InvalidRequest: a figure is out of range, or there is no such runtime.
@@ -75,6 +76,7 @@ class Wish:
     runtimes: tuple[str, ...] = RUNTIMES
     budget_s: float = 1800.0
     tensorrt: Path | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop <= 100:
@@ -133,7 +135,13 @@ def quantize(
         made = f"{entry.card.name}@{entry.version} was itself made from {entry.lineage.parent}"
         raise UnsupportedModel(f"{made}; quantise {entry.card.name}@{entry.lineage.parent}")
     heard_of = progress or Quiet()
-    parts = split(samples, calibration=wish.calibration, limits=settings.limits, progress=heard_of)
+    parts = split(
+        samples,
+        calibration=wish.calibration,
+        limits=settings.limits,
+        seed=wish.seed,
+        progress=heard_of,
+    )
     with registry.workspace(entry.card.name) as folder, storage_errors(folder, "quantising"):
         job = _Job(entry, samples.source, parts, wish, settings, folder, heard_of)
         findings = job.run()

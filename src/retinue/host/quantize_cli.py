@@ -32,6 +32,7 @@ def quantize(
     tensorrt: Annotated[
         Path | None, typer.Option(help="Write an explicitly quantised ONNX file for TensorRT too.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which pictures are held out.")] = 0,
     promote: Annotated[bool, typer.Option("--promote", help="Put the version in production.")] = (
         False
     ),
@@ -49,7 +50,7 @@ def quantize(
 
     settings = load_settings(config)
     runtimes = tuple(dict.fromkeys(runtime)) if runtime else RUNTIMES
-    wish = Wish(max_drop, metric, calibration, runtimes, budget, tensorrt)
+    wish = Wish(max_drop, metric, calibration, runtimes, budget, tensorrt, seed)
     registry = Registry(settings.cache)
     entry = registry.get(*split_ref(name))
     if out is not None:
