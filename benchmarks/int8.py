@@ -3,8 +3,9 @@
 NanoDet on ``coco-train128.tar`` and EfficientNet-Lite0 on ``imagenet-500.tar``. Every recipe that
 ``retinue models quantize`` knows is made from one half of the photos; the accuracy is of the other
 half, with the paired interval of the difference to f32. All variants are timed in one race, one
-thread, a batch of one. Then ``quantize`` itself chooses. ``--nudenet`` also pulls NudeNet (AGPL-3.0,
-read its licence first), whose INT8 loses most detections: a version that must be refused.
+thread, a batch of one. Then ``quantize`` itself chooses. ``--nudenet`` also pulls NudeNet (or takes a
+file of it; AGPL-3.0, read its licence first), whose INT8 is said to lose most detections: such a
+version must be refused.
 """
 
 from __future__ import annotations
@@ -134,9 +135,18 @@ def choose(entry: Entry, samples: Samples, settings: Settings, registry: Registr
         print(f"  {line}")
 
 
+def nudenet(registry: Registry, file: str) -> Entry:
+    """Install NudeNet from a file, or from its package."""
+    if file:
+        return registry.import_onnx(Path(file), card=NUDENET)
+    return registry.pull(NUDENET, accept_license=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nudenet", action="store_true", help="accept AGPL-3.0, and try NudeNet")
+    parser.add_argument(
+        "--nudenet", nargs="?", const="", metavar="FILE", help="accept AGPL-3.0, and try NudeNet"
+    )
     chosen = parser.parse_args()
     coco, imagenet = dataset("coco-train128.tar"), dataset("imagenet-500.tar")
     settings = load_settings()
@@ -153,8 +163,8 @@ def main() -> None:
             folder.mkdir()
             table(entry, samples, folder, settings)
             choose(entry, samples, settings, registry)
-        if chosen.nudenet and coco is not None:
-            entry = registry.pull(NUDENET, accept_license=True)
+        if chosen.nudenet is not None and coco is not None:
+            entry = nudenet(registry, chosen.nudenet)
             photos = Path(home) / "photos"
             photos.mkdir()
             for number, photo in enumerate(labelled_photos(coco)[0]):
