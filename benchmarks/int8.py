@@ -3,8 +3,8 @@
 NanoDet on ``coco-train128.tar`` and EfficientNet-Lite0 on ``imagenet-500.tar``. Every recipe that
 ``retinue models quantize`` knows is made from one half of the photos; the accuracy is of the other
 half, with the paired interval of the difference to f32. All variants are timed in one race, one
-thread, a batch of one. Then ``quantize`` itself chooses. ``--nudenet`` also pulls NudeNet (or takes a
-file of it; AGPL-3.0, read its licence first), whose INT8 is said to lose most detections: such a
+thread, a batch of one. Then ``quantize`` itself chooses. ``--nudenet`` also pulls NudeNet (or takes
+a file of it; AGPL-3.0, read its licence first), whose INT8 is said to lose most detections: such a
 version must be refused.
 """
 
@@ -36,6 +36,7 @@ from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Registry
 
 RUNTIMES = ("onnxruntime", "openvino")
+DATA = {"nanodet-g-416": "coco-train128.tar", "efficientnet-lite0": "imagenet-500.tar"}
 SEED = 7
 """Not the command's own, which the search was developed on."""
 NUDENET = Card(
@@ -144,36 +145,37 @@ def nudenet(registry: Registry, file: str) -> Entry:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=list(DATA), help="models to try")
+    parser.add_argument("--no-table", action="store_true", help="only let quantize choose")
     parser.add_argument(
         "--nudenet", nargs="?", const="", metavar="FILE", help="accept AGPL-3.0, and try NudeNet"
     )
     chosen = parser.parse_args()
-    coco, imagenet = dataset("coco-train128.tar"), dataset("imagenet-500.tar")
     settings = load_settings()
     with tempfile.TemporaryDirectory() as home:
         registry = Registry(Path(home) / "cache")
-        tried = [("nanodet-g-416", coco), ("efficientnet-lite0", imagenet)]
-        for name, data in tried:
-            if data is None:
-                continue
-            source = weights(name)
-            entry = registry.import_onnx(source.path, card=source.card)
-            samples = open_samples(data, entry.card, settings=settings)
-            folder = Path(home) / name
+
+        def run(entry: Entry, samples: Samples) -> None:
+            folder = Path(home) / entry.card.name
             folder.mkdir()
-            table(entry, samples, folder, settings)
+            if not chosen.no_table:
+                table(entry, samples, folder, settings)
             choose(entry, samples, settings, registry)
-        if chosen.nudenet is not None and coco is not None:
+
+        for name in chosen.models:
+            data = dataset(DATA[name])
+            if data is not None:
+                source = weights(name)
+                entry = registry.import_onnx(source.path, card=source.card)
+                run(entry, open_samples(data, entry.card, settings=settings))
+        photos = dataset(DATA["nanodet-g-416"]) if chosen.nudenet is not None else None
+        if photos is not None:
             entry = nudenet(registry, chosen.nudenet)
-            photos = Path(home) / "photos"
-            photos.mkdir()
-            for number, photo in enumerate(labelled_photos(coco)[0]):
-                (photos / f"{number}.jpg").write_bytes(photo)
-            folder = Path(home) / "nudenet"
-            folder.mkdir()
-            unlabelled = open_samples(photos, entry.card, settings=settings)
-            table(entry, unlabelled, folder, settings)
-            choose(entry, unlabelled, settings, registry)
+            unlabelled = Path(home) / "photos"
+            unlabelled.mkdir()
+            for number, photo in enumerate(labelled_photos(photos)[0]):
+                (unlabelled / f"{number}.jpg").write_bytes(photo)
+            run(entry, open_samples(unlabelled, entry.card, settings=settings))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ BENCHMARKS = (
     "http_end_to_end",
     "serving_load",
     "connections",
+    "int8",
+    "hot_swap",
+    "guard",
 )
 
 

@@ -7,11 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -25,6 +27,7 @@ from retinue.calibrate.speed import Speed
 from retinue.calibrate.tensorrt import check
 from retinue.calibrate.variants import Recipe
 from retinue.core.errors import (
+    Conflict,
     DiskFull,
     GateRefused,
     InputError,
@@ -32,8 +35,9 @@ from retinue.core.errors import (
     ModelRunFailed,
     UnsupportedModel,
 )
-from retinue.core.settings import Settings, load_settings
+from retinue.core.settings import Execution, Settings, load_settings
 from retinue.host.quantize_cli import quantize as command
+from retinue.measure.paired import Interval, paired_mean
 from retinue.models.card import RunWith
 from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Registry
@@ -203,14 +207,15 @@ def test_the_pictures_held_out_have_the_last_word(
     assert "lost 10.00 points on 36 held-out pictures" in refusal
     alike = replace(verdict, agreement=_interval(0.3))
     assert "agrees with the model in 30 %" in quantize_module._refusal([], alike, wish, late=False)
+    right = np.ones(36)
+    same = replace(findings, verdict=replace(verdict, accuracy=paired_mean(right, right)))
+    assert any("too few to show a loss as small as that" in said for said in same.says)
     slow = replace(verdict, speed=Speed({NOW: (1.0,) * 3, VARIANT: (1.0,) * 3}, ""))
     assert "not to be faster" in quantize_module._refusal([], slow, wish, late=False)
     assert set(_names(findings.split.held_out)).isdisjoint(_names(findings.split.calibration))
 
 
-def _interval(value: float) -> Any:
-    from retinue.measure.paired import Interval
-
+def _interval(value: float) -> Interval:
     return Interval(value, value - 0.01, value + 0.01)
 
 
@@ -255,6 +260,69 @@ def test_no_time_is_a_refusal(
 ) -> None:
     with pytest.raises(GateRefused, match="budget of 1e-06 seconds was used up"):
         run(entry, samples, settings, registry, budget_s=1e-6)
+
+
+def test_what_was_found_in_time_is_examined(
+    entry: Entry,
+    samples: Samples,
+    settings: Settings,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Making and looking took all the time: the best one is examined all the same."""
+    clock = 0.0
+    look_at = quantize_search.Search._look_at
+
+    def slowly(self: quantize_search.Search, candidates: Any) -> None:
+        nonlocal clock
+        look_at(self, candidates)
+        clock += 1000.0
+
+    monkeypatch.setattr(quantize_search.Search, "_look_at", slowly)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    findings = run(entry, samples, settings, registry, budget_s=1500.0).findings
+    assert sum(c.drop is not None for c in findings.candidates) == 1
+    assert findings.refusal == ""
+
+
+def test_layers_are_left_out_of_what_loses_most_answers(
+    entry: Entry,
+    samples: Samples,
+    settings: Settings,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = quantize_bench.Bench.look
+    looks = 0
+
+    def lost_at_first(self: quantize_bench.Bench, model: Any) -> quantize_bench.Look:
+        nonlocal looks
+        looks += 1
+        seen = look(self, model)
+        return replace(seen, agreement=0.1) if looks == 1 else seen
+
+    monkeypatch.setattr(quantize_bench.Bench, "look", lost_at_first)
+    findings = run(entry, samples, settings, registry).findings
+    assert findings.candidates[0].state == "too much lost"
+    assert findings.chosen is not None
+    assert findings.chosen.excluded
+
+
+def test_a_loss_of_most_answers_is_named(
+    entry: Entry,
+    samples: Samples,
+    settings: Settings,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = quantize_bench.Bench.look
+
+    def lost(self: quantize_bench.Bench, model: Any) -> quantize_bench.Look:
+        return replace(look(self, model), agreement=0.1)
+
+    monkeypatch.setattr(quantize_bench.Bench, "look", lost)
+    with pytest.raises(GateRefused, match=r"of \d+ faster ones .* agrees with it in 10 % alone"):
+        run(entry, samples, settings, registry)
 
 
 def test_a_full_disk(
@@ -323,8 +391,10 @@ def test_too_few_pictures(
         ({"max_drop": float("nan")}, "0 to 100 points"),
         ({"budget_s": 0.0}, "above 0 seconds"),
         ({"budget_s": float("inf")}, "above 0 seconds"),
-        ({"runtimes": ("nonesuch",)}, "no runtime nonesuch"),
-        ({"runtimes": ()}, "no runtime given"),
+        ({"runtimes": ("nonesuch",)}, "runtime nonesuch: INT8 is tried on onnxruntime, openvino"),
+        ({"runtimes": ("onnxruntime", "triton")}, "runtime triton: INT8 is tried on"),
+        ({"runtimes": ()}, "no runtime: INT8 is tried on"),
+        ({"seed": -1}, "the seed must not be below 0"),
     ],
 )
 def test_wishes_out_of_range(wish: dict[str, Any], message: str) -> None:
@@ -377,15 +447,52 @@ def test_the_command(
     assert registry.get("sees").version == entry.version
 
 
+@pytest.mark.parametrize("ledger", ["as it is", "none yet"])
 def test_the_command_promotes_when_asked(
-    entry: Entry, samples: Samples, registry: Registry, tmp_path: Path
+    entry: Entry, samples: Samples, registry: Registry, tmp_path: Path, ledger: str
 ) -> None:
+    if ledger == "none yet":
+        (entry.path.parents[1] / "ledger.jsonl").unlink()
     arguments = ["sees", "--data", str(tmp_path / "data"), "--promote"]
     result = CliRunner().invoke(
         app(), [*arguments, "--runtime", "onnxruntime", "--json"], catch_exceptions=False
     )
     told = json.loads(result.stdout)
     assert registry.get("sees").version == told["version"] != entry.version
+
+
+def test_speed_is_of_the_network_alone(
+    entry: Entry, samples: Samples, settings: Settings, registry: Registry
+) -> None:
+    """One in a process of its own would lose time on the way there, the variants none."""
+    seen: list[bool] = []
+
+    def spy(entry: Entry, execution: Execution) -> Any:
+        seen.append(execution.isolate)
+        return load_model(entry, execution)
+
+    apart = settings.execution.model_copy(update={"isolate": True})
+    settings = settings.model_copy(update={"execution": apart})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize_module, "load_model", spy)
+        patch.setattr(quantize_bench, "load_model", spy)
+        run(entry, samples, settings, registry)
+    assert seen
+    assert not any(seen)
+
+
+def test_a_promotion_that_is_refused_leaves_the_version(
+    entry: Entry, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise Conflict("someone else changed it meanwhile")
+
+    monkeypatch.setattr(Registry, "promote", refuses)
+    arguments = ["sees", "--data", str(tmp_path / "data"), "--runtime", "onnxruntime", "--promote"]
+    for flag, told in (("--json", '"version": "'), ("", "is installed")):
+        result = CliRunner().invoke(app(), [*arguments, *([flag] if flag else [])])
+        assert isinstance(result.exception, Conflict)
+        assert told in result.stdout
 
 
 def test_a_refusal_is_reported_too(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -179,6 +181,19 @@ def test_without_nncf(network: Network, tmp_path: Path, monkeypatch: pytest.Monk
 def test_nobody_is_told_of_the_use() -> None:
     variants_nncf.engine()
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_onnx_runtime_tells_nobody_either(tmp_path: Path) -> None:
+    """It would put an identity of the machine into the home folder, and send what it counts."""
+    quiet = {"CI", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {k: v for k, v in os.environ.items() if k not in quiet and "PYTEST" not in k}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    script = "from retinue.runtimes.onnxruntime import RUNTIME; import os; "
+    script += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    command = [sys.executable, "-B", "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_foreign_tool_is_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,11 +32,11 @@ from retinue.calibrate.quantize_search import (
     Kitchen,
     Search,
 )
+from retinue.calibrate.report import number
 from retinue.calibrate.samples import Sample, Samples
 from retinue.calibrate.select import Split, split
 from retinue.calibrate.speed import race
 from retinue.calibrate.variants import prepare, recipes, saturates
-from retinue.core import plugins
 from retinue.core.errors import GateRefused, InvalidRequest, UnsupportedModel, storage_errors
 from retinue.core.protocols import Precision
 from retinue.core.settings import Execution, Settings
@@ -61,13 +61,13 @@ class Wish:
         max_drop: Points (hundredths) of the metric that may be lost.
         metric: "map", "top1", "cosine", "agreement"; "" for what task and labels allow.
         calibration: Pictures to calibrate with.
-        runtimes: Runtimes to try.
+        runtimes: Runtimes to try, of `RUNTIMES`.
         budget_s: Seconds that the search may take, roughly; the final measurement comes on top.
         tensorrt: Where to write a network for TensorRT too; None for nowhere.
-        seed: Decides which pictures are held out, and which calibrate.
+        seed: Decides which pictures are held out, and which calibrate; not below 0.
 
     Raises:
-        InvalidRequest: a figure is out of range, or there is no such runtime.
+        InvalidRequest: a figure is out of range, or a runtime is none of `RUNTIMES`.
     """
 
     max_drop: float = 0.5
@@ -83,10 +83,13 @@ class Wish:
             raise InvalidRequest(f"the drop must be 0 to 100 points, not {self.max_drop}")
         if not 0 < self.budget_s < float("inf"):
             raise InvalidRequest(f"the budget must be above 0 seconds, not {self.budget_s}")
-        unknown = sorted(set(self.runtimes) - set(plugins.names(plugins.RUNTIMES)))
+        if self.seed < 0:
+            raise InvalidRequest(f"the seed must not be below 0, it is {self.seed}")
+        unknown = sorted(set(self.runtimes) - set(RUNTIMES))
         if unknown or not self.runtimes:
             known = ", ".join(RUNTIMES)
-            raise InvalidRequest(f"no runtime {', '.join(unknown) or 'given'}; there are: {known}")
+            asked = f"runtime {', '.join(unknown)}" if unknown else "no runtime"
+            raise InvalidRequest(f"{asked}: INT8 is tried on {known}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,9 @@ class _Job:
         """Search, then measure what was chosen."""
         began = time.monotonic()
         choosing, machine = self._choosing(), this_machine()
-        limits, execution = self.settings.limits, self.settings.execution
+        limits = self.settings.limits
+        # All in this process: the way to another one is no part of a network's time.
+        execution = self.settings.execution.model_copy(update={"isolate": False})
         with closing(load_model(self.entry, execution)) as model:
             bench = Bench(self.entry, execution, model)
             bench.show(self.parts.calibration, limits)
@@ -174,13 +179,15 @@ class _Job:
             network = prepare(self.entry.path, self.folder, inputs)
             kitchen = Kitchen(network, len(self.parts.calibration), self.progress)
             exam = Exam(choosing, self.wish.metric, card=self.entry.card, limits=limits)
+            # Made now: labels that do not serve are refused before the search.
+            final = Exam(self.parts.held_out, exam.metric, card=self.entry.card, limits=limits)
             written = self._for_tensorrt(kitchen)
             end = began + self.wish.budget_s
             bounds = Bounds(self.wish.max_drop, lambda: time.monotonic() > end)
             search = Search(bench, kitchen, exam, bounds, self.progress)
             weak = saturates(platform.machine(), machine.instructions)
             chosen = search.run(list(candidates(self.wish.runtimes, saturates=weak)))
-            verdict = self._verdict(bench, chosen, exam.metric) if chosen is not None else None
+            verdict = self._verdict(bench, chosen, final) if chosen is not None else None
         return Findings(
             parent=self.entry,
             source=self.source,
@@ -205,9 +212,7 @@ class _Job:
         missing = max(CHOOSING - len(spare), 0)
         return _some(spare, CHOOSING) + _some(used, missing)
 
-    def _verdict(self, bench: Bench, chosen: Candidate, metric: str) -> Verdict:
-        limits = self.settings.limits
-        exam = Exam(self.parts.held_out, metric, card=self.entry.card, limits=limits)
+    def _verdict(self, bench: Bench, chosen: Candidate, exam: Exam) -> Verdict:
         path, run_with = chosen.path or self.entry.path, chosen.run_with
         full = RunWith(runtime=run_with.runtime)
         with bench.loaded(path, run_with) as variant, bench.loaded(self.entry.path, full) as same:
@@ -281,20 +286,36 @@ def _nothing_found(tried: Sequence[Candidate], bound: str, budget: str) -> str:
     if examined:
         best = min(examined, key=lambda c: (c.drop, -(c.agreement or 0)))
         said.append(
-            f"the best faster one, {best.label} on {best.run_with.runtime}, lost {best.drop:.2f} "
-            f"points and agrees in {100 * (best.agreement or 0):.0f} %"
+            f"the best faster one, {_named(best)}, lost {number(best.drop or 0.0)} points "
+            f"and agrees in {100 * (best.agreement or 0):.0f} %"
         )
     elif looked:
-        best = max(looked, key=lambda c: c.look.speedup if c.look else 0.0)
-        speed = best.look.speedup if best.look else 0.0
-        said.append(f"the fastest, {best.label} on {best.run_with.runtime}, runs at {speed:.2f} x")
+        said.append(_of_looks(looked))
     wrong = [c for c in tried if c.state in ("failed", "unavailable")]
     if wrong:
-        first = f"{wrong[0].label} on {wrong[0].run_with.runtime}: {wrong[0].reason}"
+        first = f"{_named(wrong[0])}: {wrong[0].reason}"
         said.append(f"{len(wrong)} could not be tried ({first})")
     if budget:
         said.append(f"the budget of {budget} seconds was used up; give more with --budget")
     return "; ".join(said)
+
+
+def _of_looks(looked: Sequence[Candidate]) -> str:
+    """Return what the variants fell out by, where none got so far as to be examined."""
+    looks = [(c, c.look) for c in looked if c.look is not None]
+    lossy = [pair for pair in looks if pair[0].state == "too much lost"]
+    if not lossy:
+        best, look = max(looks, key=lambda pair: pair[1].speedup)
+        return f"the fastest, {_named(best)}, runs at {look.speedup:.2f} x"
+    best, look = max(lossy, key=lambda pair: pair[1].likeness)
+    return (
+        f"of {len(lossy)} faster ones even that most like the model, {_named(best)}, agrees with "
+        f"it in {100 * look.agreement:.0f} % alone"
+    )
+
+
+def _named(candidate: Candidate) -> str:
+    return f"{candidate.label} on {candidate.run_with.runtime}"
 
 
 def _install(findings: Findings, registry: Registry, folder: Path) -> Entry:

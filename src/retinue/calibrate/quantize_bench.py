@@ -63,7 +63,7 @@ class Bench:
         """Take the model and how it is executed; `model` is it, loaded."""
         self.entry = entry
         self.model = model
-        self._execution = execution.model_copy(update={"isolate": False})
+        self._execution = execution
         self._shown: list[Prepared] = []
         self._reference: list[dict[str, Array]] = []
         self._answers: list[Outcome] = []

@@ -214,12 +214,18 @@ def _on_loss(found: Findings, verdict: Verdict) -> list[str]:
     measured += (
         f"{number(100 * change.value, sign=True)} points ({span}); {found.max_drop} may be lost."
     )
+    bound = found.max_drop / 100
+    why = (
+        "the interval reaches to both sides of the bound"
+        if change.low < -bound
+        else "they are too few to show a loss as small as that"
+    )
     told = {
         "within": "It can be told that no more is lost than is allowed.",
         "beyond": "It can be told that more is lost than is allowed.",
-        "open": "These pictures cannot tell whether more is lost than is allowed: "
-        "the interval reaches to both sides of the bound. More pictures would.",
-    }[verdict.accuracy.verdict(found.max_drop / 100)]
+        "open": f"These pictures cannot tell whether more is lost than is allowed: {why}. "
+        "More pictures would.",
+    }[verdict.accuracy.verdict(bound)]
     few = [f"{n} pictures are few: intervals come out too narrow."] if n < _FEW else []
     return [measured, told, *few]
 

@@ -20,6 +20,7 @@ from typing import Final, Literal
 from retinue.calibrate import variants_nncf
 from retinue.calibrate.evaluate import Exam
 from retinue.calibrate.quantize_bench import Bench, Look
+from retinue.calibrate.samples import counted
 from retinue.calibrate.sensitivity import Sensitivity, measure, steps
 from retinue.calibrate.variants import Network, Recipe, Tool
 from retinue.calibrate.variants_onnxruntime import StaticQuantizer
@@ -151,7 +152,7 @@ class Search:
         self._look_at(candidates)
         self._look_at(self._refined())
         left = [c for c in self.candidates if not c.state and c.look is not None]
-        while left and not self._bounds.late():
+        while left:
             best = _best(left)
             if self._passes(best) and best.sure >= SURE:
                 best.state = "chosen"
@@ -160,6 +161,8 @@ class Search:
             for worse in [c for c in left if _likeness(c) <= _likeness(best)]:
                 worse.reason = "less like the model than one that did not surely pass"
                 left.remove(worse)
+            if self._bounds.late():
+                break  # only now: the best one is examined, however long it took to find
         passed = [c for c in self.candidates if not c.state and c.drop is not None]
         if not passed:
             return None
@@ -190,7 +193,9 @@ class Search:
         except RetinueError as error:
             missing = error.code in ("missing_extra", "invalid_config")
             candidate.state = "unavailable" if missing else "failed"
-            candidate.reason = error.message
+            # Of a precision or device that is lacking, the runtime's own words say it best.
+            cause = error.__cause__ if error.code == "invalid_config" else None
+            candidate.reason = cause.message if isinstance(cause, RetinueError) else error.message
             return
         if candidate.look.speedup < LEAST_SPEEDUP:
             candidate.state = "not faster"
@@ -218,7 +223,8 @@ class Search:
 
     def _refined(self) -> list[Candidate]:
         """Return variants of the best recipe of each runtime that leave sensitive layers out."""
-        fast = [c for c in self.candidates if not c.state and c.look is not None]
+        # Also of those that lose too much: that may be the work of a few layers.
+        fast = [c for c in self.candidates if c.state in ("", "too much lost") and c.look]
         made = [c for c in fast if c.recipe is not None]
         bases = [
             _best([c for c in made if c.run_with == run_with], _ALIKE_FAST)
@@ -227,12 +233,13 @@ class Search:
         if not bases or self._bounds.late():
             return []
         self._measure(_best(bases, _ALIKE_FAST))
-        return [
-            Candidate(f"{base.label}, {len(out)} nodes in f32", base.run_with, base.recipe, out)
-            for base in bases
-            if base.recipe is not None
-            for out in steps(self.sensitivities, _STEPS[base.recipe.tool])
-        ]
+        refined = []
+        for base in bases:
+            assert base.recipe is not None
+            for out in steps(self.sensitivities, _STEPS[base.recipe.tool]):
+                label = f"{base.label}, {counted(len(out), 'node')} in f32"
+                refined.append(Candidate(label, base.run_with, base.recipe, out))
+        return refined
 
     def _measure(self, candidate: Candidate) -> None:
         """Measure each layer as this candidate quantises and runs it."""

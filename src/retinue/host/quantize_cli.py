@@ -46,7 +46,7 @@ def quantize(
     from retinue.core.errors import storage_errors
     from retinue.core.settings import load_settings
     from retinue.host.counting import Counter
-    from retinue.models.registry import Registry, split_ref
+    from retinue.models.registry import Registry, Target, split_ref
 
     settings = load_settings(config)
     runtimes = tuple(dict.fromkeys(runtime)) if runtime else RUNTIMES
@@ -57,7 +57,9 @@ def quantize(
         # Refused now, rather than after an hour's work.
         with storage_errors(out, "making the report's folder"):
             out.mkdir(parents=True, exist_ok=True)
-    before = registry.ledger(entry.card.name).aliases().get("prod")
+    # What the bare name means now: where the ledger does not say it yet, it will once a version is
+    # made.
+    before = Target(registry.get(entry.card.name).version)
     samples = open_samples(data, entry.card, settings=settings)
 
     def heard(findings: Findings) -> None:
@@ -79,16 +81,17 @@ def quantize(
             heard=heard,
         )
     version = made.entry.version
+    # Told first: a promotion that is refused leaves the version installed.
+    if as_json:
+        print_json({"version": version, **made.findings.to_dict()})
+    else:
+        typer.echo(f"{entry.card.name} {version} is installed")
     if promote:
         reason = f"made from {entry.version} by quantize"
         registry.promote(entry.card.name, version, reason=reason, expect={"prod": before})
-    if as_json:
-        print_json({"version": version, **made.findings.to_dict()})
-        return
-    said = "and in production" if promote else "; serve it with:"
-    typer.echo(f"{entry.card.name} {version} is installed{' ' if promote else ''}{said}")
-    if not promote:
-        typer.echo(f"  retinue models promote {entry.card.name} {version}")
+    if not as_json:
+        serve = f"serve it with:\n  retinue models promote {entry.card.name} {version}"
+        typer.echo("it is in production" if promote else serve)
 
 
 def _write(findings: Findings, out: Path) -> None:
@@ -110,6 +113,7 @@ def _show(findings: Findings) -> None:
     from rich.table import Table
 
     from retinue.calibrate.quantize_findings import outcome, ranked
+    from retinue.calibrate.report import number
 
     table = Table(box=None)
     for heading in ("variant", "runtime", "ms", "speed-up", "lost", "agreement", "outcome"):
@@ -121,7 +125,7 @@ def _show(findings: Findings) -> None:
         if look is None or drop is None or agreement is None:
             others[outcome(candidate)] += 1
             continue
-        figures = (f"{look.ms:.2f}", f"{look.speedup:.2f}", f"{drop:.2f}", f"{agreement:.3f}")
+        figures = (f"{look.ms:.2f}", f"{look.speedup:.2f}", number(drop), f"{agreement:.3f}")
         style = "bold green" if candidate is findings.chosen and not findings.refusal else ""
         runtime = candidate.run_with.runtime
         table.add_row(candidate.label, runtime, *figures, outcome(candidate), style=style)

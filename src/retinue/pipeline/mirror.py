@@ -1,7 +1,8 @@
 """Requests that are repeated on another version of their model, to compare the answers.
 
-A repetition comes after the answer, goes behind everything that is waited for, and is left out
-where the other version is busy: the callers never wait for it, and never see it.
+A repetition comes after the answer, and is left out where the other version is too busy: no caller
+ever sees it. A shadow's go behind everything that callers wait for. A guard's are a small share, and
+take turns with the callers: a server under full load would not be guarded otherwise.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ Role = Literal["shadow", "guard"]
 
 _log = logging.getLogger(__name__)
 
-LAST: Final = -1_000_000
-"""Priority of a repetition: behind whatever callers wait for."""
+PRIORITY: Final[dict[Role, int]] = {"shadow": -1_000_000, "guard": 0}
 
 MOST_UNDER_WAY = 16
 """Repetitions at a time; their pictures are kept until they are done."""
@@ -99,7 +99,10 @@ class Mirror:
             self._judge.skipped(self._role, self._judged(version))
 
     async def _repeat_item(self, item: bytes | Image, record: Record) -> None:
-        twin = await self._other.submit(item, priority=LAST, app=self._role, source=record.source)
+        role = self._role
+        twin = await self._other.submit(
+            item, priority=PRIORITY[role], app=role, source=record.source, client=role
+        )
         self._judge.repeated(self._role, twin)
         await self._compare(record.version, record.outcome, twin.outcome)
 
@@ -109,7 +112,7 @@ class Mirror:
         height, width = model.card.input.height, model.card.input.width
         whole = Prepared({name: array[0] for name, array in row.items()}, width, height)
         try:
-            outputs = await self._other.infer(row, priority=LAST)
+            outputs = await self._other.infer(row, priority=PRIORITY[self._role], client=self._role)
         except RetinueError as error:
             found = Outcome(error=error)
         else:
