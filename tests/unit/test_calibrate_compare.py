@@ -6,11 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 import typer
-from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from retinue.calibrate.compare import compare
@@ -21,23 +18,10 @@ from retinue.core.settings import Settings, load_settings
 from retinue.host.compare_cli import compare as command
 from retinue.measure.paired import Interval
 from retinue.models.registry import Entry, Registry
-from retinue.testing.datasets import SIZE, squares, write_folder, write_tar, yolo_files
-from retinue.testing.onnx_models import COLOURS, color_detector
+from retinue.testing.datasets import squares, write_folder, write_tar, yolo_files
+from retinue.testing.versions import install
 
 PICTURES = squares(24)
-
-CARD = f"""
-license = "Apache-2.0"
-family = "yolo"
-classes = {json.dumps(COLOURS)}
-[input]
-height = {SIZE}
-width = {SIZE}
-mean = [0.0, 0.0, 0.0]
-std = [255.0, 255.0, 255.0]
-[output]
-layout = "yolov8"
-"""
 
 
 @pytest.fixture
@@ -47,25 +31,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-def install(settings: Settings, tmp_path: Path, name: str, *, blind_to: int | None = None) -> Entry:
-    """Install the detector of colours, or one that does not see one of them."""
-    path = color_detector(tmp_path / f"{name}.onnx", SIZE)
-    if blind_to is not None:
-        model = onnx.load(path)
-        for tensor in model.graph.initializer:
-            if tensor.name == "contrast":
-                weights = np.array(numpy_helper.to_array(tensor))
-                weights[blind_to] = 0
-                tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
-        onnx.save_model(model, path)
-    (tmp_path / "card.toml").write_text(CARD)
-    registry = Registry(settings.cache)
-    return registry.import_onnx(path, name=name, task="detect", card=tmp_path / "card.toml")
-
-
 @pytest.fixture
 def pair(settings: Settings, tmp_path: Path) -> tuple[Entry, Entry]:
-    return install(settings, tmp_path, "sees"), install(settings, tmp_path, "blind", blind_to=1)
+    """The detector of colours, and one that does not see green."""
+    registry = Registry(settings.cache)
+    seeing = install(registry, tmp_path, name="sees")
+    return seeing, install(registry, tmp_path, name="blind", blind_to=(1,))
 
 
 def run(pair: tuple[Entry, Entry], settings: Settings, data: Path, metric: str = "") -> Comparison:

@@ -6,76 +6,33 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from retinue.core.errors import DiskFull
-from retinue.core.settings import Execution, Rollout, Settings
-from retinue.core.types import Image
+from retinue.core.settings import Rollout
 from retinue.host import guard
 from retinue.host.services import HostServices
 from retinue.models.ledger import Target
-from retinue.models.registry import Entry, Lineage, Registry
+from retinue.models.registry import Entry, Registry
 from retinue.testing.models import until
 from retinue.testing.onnx_models import color_detector
-
-CARD = """
-family = "yolo"
-license = "MIT"
-classes = ["red", "green", "blue"]
-[input]
-height = 64
-width = 64
-[output]
-layout = "yolov8"
-"""
-RED = Image(np.full((64, 64, 3), (255, 0, 0), np.uint8), 64, 64)
+from retinue.testing.serving import RED, served
+from retinue.testing.versions import derive, install
 
 
 def parent_in(cache: Path) -> Entry:
-    cache.mkdir(exist_ok=True)
-    (cache / "card.toml").write_text(CARD)
-    file = color_detector(cache / "one.onnx")
-    registry = Registry(cache)
-    return registry.import_onnx(file, name="one", task="detect", card=cache / "card.toml")
+    return install(Registry(cache), cache, name="one")
 
 
 def derived(cache: Path, parent: Entry, *, blind: bool) -> Entry:
     """Install a version that was derived from the parent; a blind one finds nothing any more."""
-    model = onnx.load(parent.path)
-    model.doc_string = "derived"
-    if blind:
-        for tensor in model.graph.initializer:
-            values = numpy_helper.to_array(tensor)
-            if values.dtype == np.float32 and values.ndim == 4:
-                tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(values), tensor.name))
-    registry = Registry(cache)
-    with registry.workspace("one") as folder:
-        made = folder / "model.onnx"
-        onnx.save(model, made)
-        lineage = Lineage(parent=parent.version, agreement=1.0, agreement_low=0.98)
-        return registry.derive(parent, made, parent.card, lineage, {})
+    weights = color_detector(cache / "blind.onnx", blind_to=range(3)) if blind else None
+    return derive(Registry(cache), parent, weights=weights, agreement=1.0)
 
 
-def served(cache: Path, main: Callable[[HostServices], Awaitable[None]], **rollout: object) -> None:
-    settings = Settings(
-        home=cache,
-        cache=cache,
-        execution=Execution(instances=1),
-        rollout=Rollout(**{"guard_share": 1.0, "follow_s": 0.02, **rollout}),  # type: ignore[arg-type]
-    )
-
-    async def run() -> None:
-        host = HostServices(settings, (), models=("one",), record=False)
-        await host.start()
-        try:
-            await main(host)
-        finally:
-            await host.drain(5)
-
-    asyncio.run(run())
+def guarded(cache: Path, main: Callable[[HostServices], Awaitable[None]], **more: float) -> None:
+    rollout = Rollout.model_validate({"guard_share": 1.0, "follow_s": 0.02} | more)
+    served(cache, main, "one", instances=1, rollout=rollout)
 
 
 async def ask_until(host: HostServices, version: str, most: int = 300) -> int:
@@ -113,7 +70,7 @@ def test_a_version_that_went_blind_is_rolled_back_by_itself(tmp_path: Path) -> N
         assert f'retinue_agreement_count{{model="one",reference="{parent.version}"' in metrics
         assert 'app="guard"' in metrics
 
-    served(tmp_path, main)
+    guarded(tmp_path, main)
 
 
 def test_a_sound_version_stays(tmp_path: Path) -> None:
@@ -128,7 +85,7 @@ def test_a_sound_version_stays(tmp_path: Path) -> None:
         assert status.guard["agreement"] == 1.0
         assert status.guard["evidence"] < 0.5
 
-    served(tmp_path, main)
+    guarded(tmp_path, main)
 
 
 def test_without_a_guard_nothing_stops_it(tmp_path: Path) -> None:
@@ -141,7 +98,7 @@ def test_without_a_guard_nothing_stops_it(tmp_path: Path) -> None:
         for _ in range(100):
             assert (await host.pipeline("one").submit(RED)).version == bad.version
 
-    served(tmp_path, main, guard_share=0.0)
+    guarded(tmp_path, main, guard_share=0.0)
 
 
 def test_a_bad_canary_is_dropped_and_prod_stays(tmp_path: Path) -> None:
@@ -157,7 +114,7 @@ def test_a_bad_canary_is_dropped_and_prod_stays(tmp_path: Path) -> None:
         assert registry.ledger("one").aliases()["prod"] == Target(parent.version)
         assert registry.ledger("one").events()[-1].actor == "guard"
 
-    served(tmp_path, main)
+    guarded(tmp_path, main)
 
 
 def test_a_full_disk_keeps_the_ledger_and_not_the_bad_version(
@@ -189,7 +146,7 @@ def test_a_full_disk_keeps_the_ledger_and_not_the_bad_version(
         full = False
         await until(lambda: registry.get("one").version == parent.version)
 
-    served(tmp_path, main)
+    guarded(tmp_path, main)
 
 
 def test_somebody_else_who_moved_the_alias_has_the_last_word(tmp_path: Path) -> None:
@@ -206,7 +163,7 @@ def test_somebody_else_who_moved_the_alias_has_the_last_word(tmp_path: Path) -> 
         assert registry.get("one").version == other.version
         assert registry.ledger("one").events()[-1].actor == "somebody"
 
-    served(tmp_path, main, follow_s=0.0)
+    guarded(tmp_path, main, follow_s=0.0)
 
 
 def test_the_first_promoted_gives_way_to_its_parent(tmp_path: Path) -> None:
@@ -219,7 +176,7 @@ def test_the_first_promoted_gives_way_to_its_parent(tmp_path: Path) -> None:
         await ask_until(host, parent.version)
         await until(lambda: registry.get("one").version == parent.version)
 
-    served(tmp_path, main)
+    guarded(tmp_path, main)
 
 
 def test_a_parent_that_is_gone_leaves_the_version_unguarded_and_says_so(
@@ -238,7 +195,7 @@ def test_a_parent_that_is_gone_leaves_the_version_unguarded_and_says_so(
         assert (entry.state, "reference" in entry.reason) == ("READY", True)
         assert "is served without reference" in caplog.text
 
-    served(tmp_path, main)
+    guarded(tmp_path, main)
 
 
 def test_who_promotes_it_again_is_obeyed_however_fast(tmp_path: Path) -> None:
@@ -258,7 +215,7 @@ def test_who_promotes_it_again_is_obeyed_however_fast(tmp_path: Path) -> None:
         await ask_until(host, parent.version)
         await until(lambda: registry.ledger("one").events()[-1].actor == "guard")
 
-    served(tmp_path, main, follow_s=0.3)
+    guarded(tmp_path, main, follow_s=0.3)
 
 
 def test_what_was_taken_out_is_said_at_once(tmp_path: Path) -> None:
@@ -276,4 +233,4 @@ def test_what_was_taken_out_is_said_at_once(tmp_path: Path) -> None:
         # No alarm goes on ringing for what does not serve any more.
         assert "retinue_guard_evidence{" not in metrics
 
-    served(tmp_path, main, follow_s=0.1)
+    guarded(tmp_path, main, follow_s=0.1)

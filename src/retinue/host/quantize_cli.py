@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,40 +11,50 @@ import typer
 from retinue.host.cli_parts import AsJson, NameRef, print_json
 
 if TYPE_CHECKING:
+    from retinue.calibrate.quantize import Quantized
     from retinue.calibrate.quantize_findings import Findings
 
-_DATA = 'Folder, .tar or .zip of representative pictures, or "records".'
-_OUT = "Folder for report.json and report.html, written when it refuses too."
+Data = Annotated[
+    str, typer.Option(help='Folder, .tar or .zip of representative pictures, or "records".')
+]
+MaxDrop = Annotated[float, typer.Option(help="Points of the metric that may be lost.")]
+Metric = Annotated[
+    str, typer.Option(help="map, top1, cosine or agreement; by the labels if left out.")
+]
+Calibration = Annotated[int, typer.Option(help="Pictures to calibrate with.")]
+Runtimes = Annotated[list[str] | None, typer.Option(help="A runtime to try; may be repeated.")]
+Budget = Annotated[float, typer.Option(help="Seconds that the search may take.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for report.json and report.html, written when it refuses too."),
+]
+TensorRT = Annotated[
+    Path | None, typer.Option(help="Write an explicitly quantised ONNX file for TensorRT too.")
+]
+Seed = Annotated[int, typer.Option(help="Decides which pictures are held out.")]
+Promote = Annotated[bool, typer.Option("--promote", help="Put the version in production.")]
+Config = Annotated[Path | None, typer.Option(help="A settings file.")]
 
 
 def quantize(
     name: NameRef,
-    data: Annotated[str, typer.Option(help=_DATA)],
-    max_drop: Annotated[float, typer.Option(help="Points of the metric that may be lost.")] = 0.5,
-    metric: Annotated[
-        str, typer.Option(help="map, top1, cosine or agreement; by the labels if left out.")
-    ] = "",
-    calibration: Annotated[int, typer.Option(help="Pictures to calibrate with.")] = 512,
-    runtime: Annotated[
-        list[str] | None, typer.Option(help="A runtime to try; may be repeated.")
-    ] = None,
-    budget: Annotated[float, typer.Option(help="Seconds that the search may take.")] = 1800.0,
-    out: Annotated[Path | None, typer.Option(help=_OUT)] = None,
-    tensorrt: Annotated[
-        Path | None, typer.Option(help="Write an explicitly quantised ONNX file for TensorRT too.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides which pictures are held out.")] = 0,
-    promote: Annotated[bool, typer.Option("--promote", help="Put the version in production.")] = (
-        False
-    ),
+    data: Data,
+    max_drop: MaxDrop = 0.5,
+    metric: Metric = "",
+    calibration: Calibration = 512,
+    runtime: Runtimes = None,
+    budget: Budget = 1800.0,
+    out: Out = None,
+    tensorrt: TensorRT = None,
+    seed: Seed = 0,
+    promote: Promote = False,
     as_json: AsJson = False,
-    config: Annotated[Path | None, typer.Option(help="A settings file.")] = None,
+    config: Config = None,
 ) -> None:
     """Quantise a model: install the fastest variant that loses no more than it may."""
     from retinue.calibrate.quantize import RUNTIMES, Wish
     from retinue.calibrate.quantize import quantize as search
     from retinue.calibrate.samples import open_samples
-    from retinue.core.errors import storage_errors
     from retinue.core.settings import load_settings
     from retinue.host.counting import Counter
     from retinue.models.registry import Registry, Target, split_ref
@@ -54,44 +65,51 @@ def quantize(
     registry = Registry(settings.cache)
     entry = registry.get(*split_ref(name))
     if out is not None:
-        # Refused now, rather than after an hour's work.
-        with storage_errors(out, "making the report's folder"):
-            out.mkdir(parents=True, exist_ok=True)
+        _make(out)
     # What the bare name means now: where the ledger does not say it yet, it will once a version is
     # made.
     before = Target(registry.get(entry.card.name).version)
     samples = open_samples(data, entry.card, settings=settings)
-
-    def heard(findings: Findings) -> None:
-        if out is not None:
-            _write(findings, out)
-        if not as_json:
-            _show(findings)
-        elif findings.refusal:
-            print_json({"version": None, **findings.to_dict()})
-
-    with Counter() as progress:
+    heard = partial(_tell, out=out, as_json=as_json)
+    with Counter() as bar:
         made = search(
-            entry,
-            samples,
-            wish,
-            settings=settings,
-            registry=registry,
-            progress=progress,
-            heard=heard,
+            entry, samples, wish, settings=settings, registry=registry, progress=bar, heard=heard
         )
     version = made.entry.version
     # Told first: a promotion that is refused leaves the version installed.
-    if as_json:
-        print_json({"version": version, **made.findings.to_dict()})
-    else:
-        typer.echo(f"{entry.card.name} {version} is installed")
+    _tell_installed(made, as_json=as_json)
     if promote:
         reason = f"made from {entry.version} by quantize"
         registry.promote(entry.card.name, version, reason=reason, expect={"prod": before})
     if not as_json:
         serve = f"serve it with:\n  retinue models promote {entry.card.name} {version}"
         typer.echo("it is in production" if promote else serve)
+
+
+def _make(out: Path) -> None:
+    """Make the report's folder: refused now, rather than after an hour's work."""
+    from retinue.core.errors import storage_errors
+
+    with storage_errors(out, "making the report's folder"):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def _tell(findings: Findings, *, out: Path | None, as_json: bool) -> None:
+    """Tell what was found; as JSON only a refusal, as a version has no name yet."""
+    if out is not None:
+        _write(findings, out)
+    if not as_json:
+        _show(findings)
+    elif findings.refusal:
+        print_json({"version": None, **findings.to_dict()})
+
+
+def _tell_installed(made: Quantized, *, as_json: bool) -> None:
+    entry = made.entry
+    if as_json:
+        print_json({"version": entry.version, **made.findings.to_dict()})
+    else:
+        typer.echo(f"{entry.card.name} {entry.version} is installed")
 
 
 def _write(findings: Findings, out: Path) -> None:

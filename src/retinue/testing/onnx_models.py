@@ -6,7 +6,7 @@ and known so well that an answer can be computed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,9 @@ def unknown_operator(path: Path) -> Path:
 COLOURS = ("red", "green", "blue")
 
 
-def color_detector(path: Path, size: int = 64, cell: int = 16) -> Path:
+def color_detector(
+    path: Path, size: int = 64, cell: int = 16, *, blind_to: Collection[int] = ()
+) -> Path:
     """Write a detector of strongly coloured squares, in the "yolov8" layout.
 
     It really detects, so that a whole system can be tested on it: a cell's score for a colour is
@@ -151,6 +153,7 @@ def color_detector(path: Path, size: int = 64, cell: int = 16) -> Path:
         path: Where to.
         size: Height and width of the input ``images``: float32 (N, 3, size, size), RGB in [0, 1].
         cell: Side of a cell; divides ``size``.
+        blind_to: Indices of `COLOURS` that it does not see.
 
     Returns:
         The path; ``output`` is float32 (N, 4 + 3, cells), of the classes `COLOURS`.
@@ -159,8 +162,10 @@ def color_detector(path: Path, size: int = 64, cell: int = 16) -> Path:
     y, x = np.divmod(np.arange(side * side), side)
     centers = (np.stack([x, y]) + 0.5) * cell
     boxes = np.concatenate([centers, np.full((2, side * side), cell)])[None].astype(np.float32)
+    contrast = 2 * np.eye(3) - 1
+    contrast[list(blind_to)] = 0
     weights: dict[str, Array] = {
-        "contrast": (2 * np.eye(3) - 1).astype(np.float32)[:, :, None, None],
+        "contrast": contrast.astype(np.float32)[:, :, None, None],
         "boxes": boxes,
         "cells": np.array([0, 3, -1], np.int64),
         "nothing": np.zeros((), np.float32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from retinue.models.card import Card, RunWith, Source
@@ -28,17 +29,39 @@ def card_of(file: Path, **fields: object) -> Card:
     return Card.model_validate(values | fields)
 
 
-def install(registry: Registry, folder: Path, cell: int = 16, **fields: object) -> Entry:
-    """Install a detector of red, green and blue rectangles whose grid has cells of that size."""
-    file = color_detector(folder / f"{cell}.onnx", cell=cell)
+def install(
+    registry: Registry,
+    folder: Path,
+    cell: int = 16,
+    *,
+    blind_to: Collection[int] = (),
+    **fields: object,
+) -> Entry:
+    """Install a `color_detector`, whose file is made in a folder; fields are of the card."""
+    file = color_detector(folder / f"{cell}.onnx", cell=cell, blind_to=blind_to)
     return registry.import_onnx(file, card=card_of(file, **fields))
 
 
-def derive(registry: Registry, parent: Entry, *, agreement: float = 0.9, **fields: object) -> Entry:
-    """Install a version with a parent's weights and a fixed runtime; fields are of the card."""
+def derive(
+    registry: Registry,
+    parent: Entry,
+    *,
+    weights: Path | None = None,
+    agreement: float = 0.9,
+    **fields: object,
+) -> Entry:
+    """Install a version of a parent, with a fixed runtime; fields are of the card.
+
+    Args:
+        registry: Where to.
+        parent: What it was made from.
+        weights: Its file; the parent's weights if left out.
+        agreement: With the parent; the lower bound is 0.05 less.
+        fields: Replace the parent card's.
+    """
     changes = {"run_with": RunWith(runtime="onnxruntime")} | fields
     with registry.workspace(parent.card.name) as folder:
-        made = shutil.copyfile(parent.path, folder / "made.onnx")
+        made = shutil.copyfile(weights or parent.path, folder / "made.onnx")
         return registry.derive(
             parent,
             made,
