@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retinue.core.errors import DiskFull
 from retinue.core.settings import Rollout
+from retinue.core.types import Image
 from retinue.host import guard
 from retinue.host.services import HostServices
 from retinue.models.ledger import Target
@@ -234,3 +236,21 @@ def test_what_was_taken_out_is_said_at_once(tmp_path: Path) -> None:
         assert "retinue_guard_evidence{" not in metrics
 
     guarded(tmp_path, main, follow_s=0.1)
+
+
+def test_requests_without_anything_to_find_do_not_hide_a_blind_version(tmp_path: Path) -> None:
+    parent = parent_in(tmp_path)
+    bad = derived(tmp_path, parent, blind=True)
+    Registry(tmp_path).promote("one", bad.version, actor="test")
+    black = Image(np.zeros((64, 64, 3), np.uint8), 64, 64)
+
+    async def main(host: HostServices) -> None:
+        for number in range(400):
+            picture = black if number % 20 else RED
+            record = await host.pipeline("one").submit(picture)
+            if record.version == parent.version:
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError("nobody noticed")
+
+    guarded(tmp_path, main)

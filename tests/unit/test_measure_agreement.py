@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from retinue.core.errors import InvalidTensor, ModelRunFailed, RetinueError
 from retinue.core.types import Detections, Embedding, Landmarks, Outcome, Scores
-from retinue.measure.agreement import agreement
+from retinue.measure.agreement import agreement, telling
 
 Box = tuple[float, float, float, float]
 BOX: Box = (10.0, 10.0, 60.0, 50.0)
@@ -135,3 +135,15 @@ def test_many_boxes_take_no_time() -> None:
     start = time.perf_counter()
     assert agreement(Outcome(found), Outcome(found)) == 1
     assert time.perf_counter() - start < 5  # a loop over all pairs would take far longer
+
+
+def test_two_detectors_that_find_nothing_tell_nothing() -> None:
+    nothing, faint, found = boxes(), boxes((BOX, 0.2, 0)), boxes((BOX, 0.9, 0))
+    assert not telling(nothing, nothing)
+    assert not telling(nothing, faint)
+    assert telling(nothing, faint, conf=0.1)
+    assert telling(nothing, found)
+    assert telling(found, nothing)
+    assert telling(nothing, boxes((BOX, float("nan"), 0)))
+    assert telling(Outcome(error=ModelRunFailed("why")), nothing)
+    assert telling(scores(0, 0), scores(0, 0))

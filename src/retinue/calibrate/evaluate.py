@@ -14,7 +14,7 @@ from retinue.core.errors import InputError, InvalidRequest, ModelRunFailed, Reti
 from retinue.core.protocols import Model
 from retinue.core.settings import Limits
 from retinue.core.types import Array, Detections, Embedding, Outcome, Prepared, Scores
-from retinue.measure.agreement import agreement
+from retinue.measure.agreement import agreement, telling
 from retinue.measure.detection import Truth
 from retinue.measure.paired import Interval, Paired, paired_map, paired_mean
 from retinue.media.decode import decode
@@ -64,7 +64,8 @@ class Exam:
     - "top1": share of right classes; the pictures need classes.
     - "cosine": mean cosine of the answer's vector with the first model's, for classifiers and
       embedders; no labels are needed.
-    - "agreement": mean of `retinue.measure.agreement` with the first model; no labels are needed.
+    - "agreement": mean of `retinue.measure.agreement` with the first model, over the pictures in
+      which either finds anything; no labels are needed.
 
     For the last two the first model is its own measure and has 1.
 
@@ -148,7 +149,7 @@ class Exam:
         if self.metric == "top1":
             return paired_mean(self._right(a), self._right(b))
         if self.metric == "agreement":
-            return self._with_first(self.agreements(a, b))
+            return self._agreement(a, b)
         pairs = ((a.outcomes[i], b.outcomes[i]) for i in self.readable)
         return self._with_first(np.array([_cosine(*pair) for pair in pairs]))
 
@@ -157,9 +158,20 @@ class Exam:
         pairs = ((a.outcomes[i], b.outcomes[i]) for i in self.readable)
         return np.array([agreement(*pair) for pair in pairs])
 
+    def telling(self, a: Sitting, b: Sitting) -> NDArray[np.bool_]:
+        """Return (N,): whether the answers to each of `readable` tell anything, found or not."""
+        return np.array([telling(a.outcomes[i], b.outcomes[i]) for i in self.readable], bool)
+
     def agreement(self, a: Sitting, b: Sitting) -> Interval:
-        """Return the mean agreement of two sittings and its interval."""
-        return self._with_first(self.agreements(a, b)).b
+        """Return the mean agreement and its interval, over the pictures that tell anything.
+
+        Where none does, it is 1.
+        """
+        return self._agreement(a, b).b
+
+    def _agreement(self, a: Sitting, b: Sitting) -> Paired:
+        figures, some = self.agreements(a, b), self.telling(a, b)
+        return self._with_first(figures[some] if some.any() else figures)
 
     @property
     def readable(self) -> list[int]:

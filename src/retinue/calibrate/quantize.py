@@ -49,6 +49,8 @@ RUNTIMES: Final = ("onnxruntime", "openvino")
 """Runtimes of this machine that INT8 makes faster."""
 CHOOSING: Final = 256
 """Pictures that variants are chosen by, where there are as many: each variant answers them all."""
+LEAST_TELLING: Final = 12
+"""Held-out pictures in which the model finds anything: fewer tell nothing of a variant."""
 _TIMING_S: Final = 20.0
 _REPORTS: Final = ("report.json", "report.html")
 
@@ -222,7 +224,8 @@ class _Job:
                 del models[FULL]
             speed = race(models, bench.rows, seconds=_TIMING_S, progress=self.progress)
         accuracy, agreement = exam.compare(now, then), exam.agreement(now, then)
-        return Verdict(accuracy, agreement, speed, path.stat().st_size)
+        telling = int(exam.telling(now, then).sum())
+        return Verdict(accuracy, agreement, telling, speed, path.stat().st_size)
 
     def _for_tensorrt(self, kitchen: Kitchen) -> str:
         out = self.wish.tensorrt
@@ -270,6 +273,11 @@ def _refusal(tried: Sequence[Candidate], verdict: Verdict | None, wish: Wish, *,
             f"the best variant lost {verdict.lost:.2f} points on {verdict.accuracy.images} "
             f"held-out pictures (95 % interval {-100 * change.high:.2f} to "
             f"{-100 * change.low:.2f}); {bound} were allowed"
+        )
+    if verdict.telling < LEAST_TELLING:
+        return (
+            f"the model finds anything in {verdict.telling} held-out pictures alone, and needs "
+            f"{LEAST_TELLING} to be judged by; give pictures of what it is made to find"
         )
     if verdict.agreement.value < LEAST_AGREEMENT:
         share = f"{100 * verdict.agreement.value:.0f} %"
@@ -326,9 +334,9 @@ def _install(findings: Findings, registry: Registry, folder: Path) -> Entry:
     made.parent.mkdir()
     shutil.copyfile(chosen.path or parent.path, made)
     agreement = verdict.agreement
-    lineage = Lineage(
-        parent=parent.version, agreement=agreement.value, agreement_low=max(agreement.low, 0.0)
-    )
+    # What was seen in none of n pictures may still happen in 3 of n (the rule of three).
+    low = max(min(agreement.low, 1 - 3 / verdict.telling), 0.0)
+    lineage = Lineage(parent=parent.version, agreement=agreement.value, agreement_low=low)
     json = orjson.dumps(findings.to_dict(), option=orjson.OPT_INDENT_2)
     reports = dict(zip(_REPORTS, (json, findings.to_html().encode()), strict=True))
     card = parent.card.model_copy(update={"run_with": chosen.run_with})

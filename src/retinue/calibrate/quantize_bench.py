@@ -18,7 +18,7 @@ from retinue.core.errors import InputError, RetinueError
 from retinue.core.protocols import Model
 from retinue.core.settings import Execution, Limits
 from retinue.core.types import Array, Outcome, Prepared, Tensors
-from retinue.measure.agreement import agreement
+from retinue.measure.agreement import agreement, telling
 from retinue.media.decode import decode
 from retinue.models.card import RunWith
 from retinue.models.fetch import sha256_of
@@ -112,12 +112,12 @@ class Bench:
         pairs = zip(self._shown, outputs, strict=True)
         answers = [model.postprocess(*pair) for pair in pairs]
         both = zip(self._answers, answers, strict=True)
-        alike = [agreement(*pair, conf=_FAINT) for pair in both]
+        alike = [agreement(*p, conf=_FAINT) for p in both if telling(*p, conf=_FAINT)]
         pair = {"now": self.model, "variant": model}
         speed = race(pair, self.rows, rounds=_ROUNDS, seconds=_SECONDS)
         now, ms = (min(speed.rounds[name]) for name in ("now", "variant"))
         noise = snr_db(self._reference, outputs)
-        return Look(ms, now / ms, float(np.mean(alike)), noise)
+        return Look(ms, now / ms, float(np.mean(alike)) if alike else 1.0, noise)
 
     def noise(self, model: Model, number: int) -> float:
         """Return `snr_db` of a variant's outputs on the first so many pictures."""

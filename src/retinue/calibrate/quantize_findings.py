@@ -42,12 +42,14 @@ class Verdict:
     Attributes:
         accuracy: Of the model as it is now, and of the variant, in [0, 1].
         agreement: Of the two, in [0, 1].
+        telling: Number of pictures that it is of: those in which either found anything.
         speed: Of `NOW`, `VARIANT`, and `FULL` where the variant's runtime is another.
         bytes: Size of the variant's file.
     """
 
     accuracy: Paired
     agreement: Interval
+    telling: int
     speed: Speed
     bytes: int
 
@@ -268,6 +270,7 @@ def _verdict(verdict: Verdict, max_drop: float) -> dict[str, Any]:
         "images": paired.images,
         "resamples": paired.resamples,
         "agreement": asdict(verdict.agreement),
+        "telling": verdict.telling,
         "ms": {name: asdict(timing) for name, timing in speed.ms.items()},
         "speedup": ratios,
         "order": speed.order,

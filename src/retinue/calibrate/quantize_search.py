@@ -216,7 +216,7 @@ class Search:
         lost = -100 * paired.difference.value
         candidate.drop = lost
         candidate.sure = 1 - paired.worse_than(self._bounds.max_drop / 100)
-        candidate.agreement = float(self._exam.agreements(self._now, sitting).mean())
+        candidate.agreement = self._exam.agreement(self._now, sitting).value
         good = lost <= self._bounds.max_drop and candidate.agreement >= LEAST_AGREEMENT
         candidate.state = "" if good else "too much lost"
         return good

@@ -46,6 +46,24 @@ def agreement(a: Outcome, b: Outcome, *, conf: float = 0.3, iou: float = 0.5) ->
     raise ValueError(f"{kinds} have no agreement: give two answers of one task")
 
 
+def telling(a: Outcome, b: Outcome, *, conf: float = 0.3) -> bool:
+    """Return whether the agreement of two outcomes tells anything of their models.
+
+    It does not where two detectors found nothing: of rare objects, a blind one agrees with a good
+    one nearly always.
+
+    Args:
+        a: An outcome.
+        b: The outcome of the same input from another model of the same task.
+        conf: Score from which on a box counts, as in `agreement`.
+    """
+    match a.value, b.value:
+        case Detections() as one, Detections() as other:
+            # Of a score that is no number this is not so, either.
+            return not ((one.scores < conf).all() and (other.scores < conf).all())
+    return True
+
+
 def _same_length(
     p: NDArray[np.float32], q: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

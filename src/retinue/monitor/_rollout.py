@@ -30,7 +30,7 @@ class RolloutMetrics:
         )
         self._skipped = Counter(
             "retinue_comparisons_skipped",
-            "Requests that were to be compared and could not be.",
+            "Requests that could not be compared, or in which neither version found anything.",
             (*of_version, "role"),
             registry=registry,
         )

@@ -1,8 +1,8 @@
 """Requests that are repeated on another version of their model, to compare the answers.
 
 A repetition comes after the answer, and is left out where the other version is too busy: no caller
-ever sees it. A shadow's go behind everything that callers wait for. A guard's are a small share, and
-take turns with the callers: a server under full load would not be guarded otherwise.
+ever sees it. A shadow's go behind everything that callers wait for. A guard's are a small share,
+and take turns with the callers: a server under full load would not be guarded otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from retinue.core.errors import InputError, RetinueError, Unavailable
 from retinue.core.protocols import Model, Pipeline
 from retinue.core.record import Record
 from retinue.core.types import Image, Outcome, Prepared, Tensors
-from retinue.measure.agreement import agreement
+from retinue.measure.agreement import agreement, telling
 
 Role = Literal["shadow", "guard"]
 
@@ -41,7 +41,7 @@ class Judge(Protocol):
         ...
 
     def skipped(self, role: Role, version: str) -> None:
-        """Count a request that was chosen and not compared."""
+        """Count a request that was chosen, and could not be compared or told nothing."""
         ...
 
 
@@ -126,7 +126,7 @@ class Mirror:
         reference = answered if self._role == "shadow" else self._other.model.version
         # What the reference cannot answer says nothing about the one that is judged.
         blameless = self._role == "guard" and other.error is not None
-        if blameless or not _comparable(other.error):
+        if blameless or not _comparable(other.error) or not telling(outcome, other):
             self._judge.skipped(self._role, judged)
         else:
             value = await asyncio.to_thread(agreement, outcome, other)
