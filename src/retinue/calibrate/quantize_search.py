@@ -5,9 +5,9 @@ best recipe of each runtime, further variants leave the most sensitive layers in
 few of them are often most of the loss and little of the time. Then the fastest variant sits an
 exam, on pictures that are not used for the final figures; among those of about the same speed the
 one most like the model goes first. The first that passes in two of three resamples of the pictures
-is chosen; without one, that which passes in most. One that is less like the model than one that did
-not surely pass is not examined: accuracy on some hundred pictures is a coarse figure, by which a
-worse one would at last pass by luck.
+is chosen; without one, that which passes in most. One that is clearly less like the model than one
+that did not surely pass is not examined: accuracy on some hundred pictures is a coarse figure, by
+which a worse one would at last pass by luck.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ AS_FAST: Final = 1.1
 """Variants whose speeds differ by less than this are told apart by likeness."""
 LEAST_AGREEMENT: Final = 0.5
 """A variant that answers otherwise more often than not is another model, whatever the metric."""
+CLEARLY: Final = 0.03
+"""Agreement in quick looks that differs by less may do so by chance."""
 _ALIKE_FAST: Final = 1.25
 """Recipes of one runtime differ by less: what a quick look tells beyond that is chance."""
 SURE: Final = 2 / 3
@@ -158,8 +160,8 @@ class Search:
                 best.state = "chosen"
                 return best
             left.remove(best)
-            for worse in [c for c in left if _likeness(c) <= _likeness(best)]:
-                worse.reason = "less like the model than one that did not surely pass"
+            for worse in [c for c in left if _alike(c) < _alike(best) - CLEARLY]:
+                worse.reason = "clearly less like the model than one that did not surely pass"
                 left.remove(worse)
             if self._bounds.late():
                 break  # only now: the best one is examined, however long it took to find
@@ -270,5 +272,5 @@ def _best(candidates: Sequence[Candidate], as_fast: float = AS_FAST) -> Candidat
     return max(near, key=lambda pair: pair[1].likeness)[0]
 
 
-def _likeness(candidate: Candidate) -> tuple[float, float]:
-    return candidate.look.likeness if candidate.look is not None else (0.0, 0.0)
+def _alike(candidate: Candidate) -> float:
+    return candidate.look.agreement if candidate.look is not None else 0.0
