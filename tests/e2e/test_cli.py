@@ -231,7 +231,14 @@ def test_interrupt_stops_at_once(here: Path) -> None:
     for i in range(200):
         shutil.copy(PHOTOS / "rocket.jpg", here / "photos" / f"{i:03d}.jpg")
     command = [sys.executable, "-m", "retinue", "detect", "photos", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs, these tests among them, with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     assert "detections" in json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
