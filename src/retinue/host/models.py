@@ -110,11 +110,6 @@ class ServedModels:
         """Return the names of the models that are served."""
         return tuple(self._served)
 
-    def deployment(self, name: str) -> Deployment | None:
-        """Return a model's versions, None if it is not served."""
-        served = self._served.get(name)
-        return None if served is None else served.deployment
-
     def handle(self, model: str, key: bytes | str) -> Handle:
         """Return a request's hold on a version; see `Services.pipeline`."""
         name, ref = split_ref(model)
