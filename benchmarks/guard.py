@@ -30,6 +30,7 @@ from retinue.measure.agreement import agreement
 from retinue.measure.paired import paired_mean
 from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Lineage, Registry
+from retinue.runtimes.onnxruntime import OnnxRuntime
 from retinue.testing.load import Answer, ask
 from servers import MODEL, retinue, running
 
@@ -76,18 +77,12 @@ def agreements(entry: Entry, path: Path, photos: list[bytes]) -> np.ndarray:
     """Return how far other weights agree with an installed version, by photo."""
     here = Execution()
     parent = load_model(entry, here)
-    other = type(parent)(entry.card, "other", load_runtime(path))
+    other = type(parent)(entry.card, "other", OnnxRuntime(path))
     found = []
     for photo in photos:
         image = opened(photo, parent)
         found.append(agreement(parent.predict([image])[0], other.predict([image])[0]))
     return np.array(found)
-
-
-def load_runtime(path: Path):
-    from retinue.runtimes.onnxruntime import OnnxRuntime
-
-    return OnnxRuntime(path)
 
 
 def install(registry: Registry, entry: Entry, path: Path, lineage: Lineage) -> Entry:

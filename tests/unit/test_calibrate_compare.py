@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from retinue.calibrate.compare import compare
@@ -95,6 +96,22 @@ def test_without_labels(pair: tuple[Entry, Entry], settings: Settings, tmp_path:
     assert (result.metric, result.mood) == ("agreement", "open")
     assert "Without labels nothing can be told" in result.says[1]
     assert result.to_html()
+
+
+def test_pictures_without_anything_to_find_are_told_apart(
+    pair: tuple[Entry, Entry], settings: Settings, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "d", {f"{p.name}.png": p.png for p in PICTURES})
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, number, number)).save(folder / f"dark{number}.png")
+    result = run(pair, settings, folder)
+    assert (result.telling, result.pictures) == (len(PICTURES), len(PICTURES) + 3)
+    assert f"of the {len(PICTURES)} pictures in which either finds" in " ".join(result.says)
+    for picture in PICTURES:
+        (folder / f"{picture.name}.png").unlink()
+    result = run(pair, settings, folder)
+    assert result.telling == 0
+    assert "the agreement tells nothing" in " ".join(result.says)
 
 
 def test_a_difference_that_cannot_be_told(

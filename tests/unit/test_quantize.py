@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from retinue.calibrate import quantize as quantize_module
 from retinue.calibrate import quantize_bench, quantize_search
@@ -72,6 +73,10 @@ def test_the_version_says_what_it_is(shop: Workshop) -> None:
     assert found.lineage is not None
     assert found.lineage.parent == shop.entry.version
     assert 0.9 < found.lineage.agreement_low <= found.lineage.agreement <= 1
+    verdict = made.findings.verdict
+    assert verdict is not None
+    # No difference in n pictures is no proof that there is none: the guard's bound leaves room.
+    assert found.lineage.agreement_low <= 1 - 3 / verdict.telling
     assert shop.registry.get("sees").version == shop.entry.version  # no alias was moved
     report = json.loads((found.path.parent / "report.json").read_text())
     assert report["schema"] == "retinue.quantize/1"
@@ -105,6 +110,18 @@ def test_nothing_faster_is_refused(shop: Workshop, monkeypatch: pytest.MonkeyPat
         shop.run()
     assert [e.version for e in shop.registry.installed()] == [shop.entry.version]
     assert shop.left_behind() == []
+
+
+def test_pictures_in_which_nothing_is_found_prove_nothing(shop: Workshop, tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    (tmp_path / "gray").mkdir()
+    for number in range(72):
+        gray = np.repeat(chance.integers(0, 255, (64, 64, 1), np.uint8), 3, axis=2)
+        Image.fromarray(gray).save(tmp_path / "gray" / f"{number}.png")
+    gray = open_samples(tmp_path / "gray", shop.entry.card, settings=shop.settings)
+    with pytest.raises(GateRefused, match=r"finds anything in 0 held-out pictures"):
+        replace(shop, samples=gray).run()
+    assert [e.version for e in shop.registry.installed()] == [shop.entry.version]
 
 
 def test_too_great_a_loss_is_refused_with_the_best_one(

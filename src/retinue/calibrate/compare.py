@@ -75,6 +75,7 @@ def compare(
         exam.metric,
         exam.compare(one, other),
         exam.agreement(one, other),
+        int(exam.telling(one, other).sum()),
         tuple((exam.samples[i].name, value) for i, value in worst),
         _shown(exam, worst[:SHOWN], (one, other), a.card, settings.limits),
         speed,

@@ -66,6 +66,7 @@ class Comparison:
         metric: What accuracy means here.
         accuracy: Of both, in [0, 1].
         agreement: Mean agreement of the answers, in [0, 1].
+        telling: Number of pictures that it is of: those in which either found anything.
         worst: (name, agreement) of the pictures that they agree least on, worst first.
         shown: Some of them as pictures.
         speed: Of one run on one picture, without pre- and postprocessing; they are "A" and "B".
@@ -82,6 +83,7 @@ class Comparison:
     metric: Metric
     accuracy: Paired
     agreement: Interval
+    telling: int
     worst: tuple[tuple[str, float], ...]
     shown: tuple[Picture, ...]
     speed: Speed
@@ -92,7 +94,7 @@ class Comparison:
     @property
     def says(self) -> tuple[str, ...]:
         """What can be told from it and what cannot, in plain sentences."""
-        return (*_on_accuracy(self), *_on_speed(self))
+        return (*_on_accuracy(self), *_on_agreement(self), *_on_speed(self))
 
     @property
     def speedup(self) -> Timing:
@@ -123,6 +125,7 @@ class Comparison:
             },
             "accuracy": accuracy,
             "agreement": _interval(self.agreement)
+            | {"telling": self.telling}
             | {"worst": [{"picture": name, "agreement": v} for name, v in self.worst]},
             "speed": {
                 "a_ms": asdict(self.speed.ms["A"]),
@@ -222,6 +225,14 @@ def _on_accuracy(result: Comparison) -> list[str]:
         f"chance with {n:,} pictures; more of them tell more.",
         *few,
     ]
+
+
+def _on_agreement(made: Comparison) -> list[str]:
+    if made.telling == made.pictures:
+        return []
+    if not made.telling:
+        return ["Neither finds anything in these pictures: the agreement tells nothing."]
+    return [f"The agreement is of the {made.telling:,} pictures in which either finds anything."]
 
 
 def _on_speed(result: Comparison) -> list[str]:
