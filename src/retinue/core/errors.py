@@ -35,7 +35,8 @@ code. Messages say what was wrong, with what, and what to do::
     │   └── ChecksumMismatch        checksum_mismatch       502  DATA_LOSS           69
     ├── StorageError                storage_error           500  INTERNAL            74
     │   ├── DiskFull                disk_full               507  RESOURCE_EXHAUSTED  74
-    │   └── NotWritable             not_writable            500  PERMISSION_DENIED   73
+    │   ├── NotWritable             not_writable            500  PERMISSION_DENIED   73
+    │   └── IndexCorrupt            index_corrupt           500  DATA_LOSS           74
     ├── ConfigError                 invalid_config          500  FAILED_PRECONDITION 78
     │   ├── MissingExtra            missing_extra           500  FAILED_PRECONDITION 69
     │   ├── PluginError             plugin_error            500  FAILED_PRECONDITION 78
@@ -308,6 +309,13 @@ class NotWritable(StorageError):
     code = "not_writable"
     grpc_status = "PERMISSION_DENIED"
     exit_code = 73
+
+
+class IndexCorrupt(StorageError):
+    """An index file is damaged or of another version; it can be built anew from its vectors."""
+
+    code = "index_corrupt"
+    grpc_status = "DATA_LOSS"
 
 
 class ConfigError(RetinueError):

@@ -53,9 +53,10 @@ MODELS = Kind(
         "sources",
     ),
 )
+INDEXES = Kind("indexes", "retinue.index", "INDEX")
 OBSERVERS = Kind("observers", "retinue.monitor", "OBSERVER")
 APPS = Kind("apps", "retinue.apps", "APP")
-KINDS = (RUNTIMES, MODELS, OBSERVERS, APPS)
+KINDS = (RUNTIMES, INDEXES, MODELS, OBSERVERS, APPS)
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 # The command line reads the manifests before it knows its command: NumPy would make help slow.
 if TYPE_CHECKING:
@@ -136,27 +136,87 @@ class Model(Protocol):
 
 
 class Index(Protocol):
-    """Nearest neighbours over vectors or bit strings; always checked against a brute-force twin."""
+    """Nearest neighbours over unit vectors, by cosine distance; checked against a brute-force twin.
 
-    def add(self, ids: NDArray[np.int64], vectors: Array) -> None:
-        """Add vectors (N, D) under ids (N,); an id that exists is replaced."""
+    Distances are ``1 - cosine``, in [0, 2]. An instance is used by one thread at a time: its owner
+    locks.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def __len__(self) -> int:
+        """Vectors that can be found."""
+        ...
+
+    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Add unit vectors (N, D) float32 under ids (N,) >= 0; an id that exists is replaced.
+
+        Raises:
+            InvalidTensor: of another shape, not finite, or an id is negative or given twice.
+        """
         ...
 
     def remove(self, ids: NDArray[np.int64]) -> int:
         """Remove ids; return how many existed."""
         ...
 
-    def query(self, vectors: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return ids (Q, k) and distances (Q, k), nearest first; -1 and inf where fewer exist."""
+    def query(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        *,
+        among: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the nearest neighbours of unit vectors (Q, D) float32.
+
+        Args:
+            vectors: What is looked for.
+            k: Neighbours of each, at least 1.
+            among: The only ids that may be found; None for all.
+
+        Returns:
+            Ids (Q, k) and distances (Q, k), nearest first; -1 and inf where fewer exist.
+
+        Raises:
+            InvalidTensor: of another shape, not finite, or ``k`` is less than 1.
+        """
         ...
 
     def save(self, path: Path) -> None:
-        """Write the index so that a crash leaves the old one or the new one, whole."""
+        """Write the index to one file so that a crash leaves the old one or the new one, whole.
+
+        Raises:
+            DiskFull, NotWritable, StorageError: it could not be written; the old one is as it was.
+        """
         ...
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+
+VectorSource: TypeAlias = "Callable[[NDArray[np.int64]], NDArray[np.float32]]"
+"""Gives the exact vectors (N, D) of ids (N,), for an index that keeps only codes of them."""
+
+
+class IndexFactory(Protocol):
+    """What an index plug-in exposes as ``INDEX``."""
+
+    def __call__(self, dim: int, *, exact: VectorSource | None = None) -> Index:
+        """Make an empty index of vectors of length ``dim``; ``exact`` must know all that is in it.
+
+        Raises:
+            ConfigError: the index cannot hold vectors of this length.
+            MissingExtra: its library is not installed.
+        """
+        ...
+
+    def load(self, path: Path, *, exact: VectorSource | None = None) -> Index:
+        """Read what `Index.save` wrote.
+
+        Raises:
+            IndexCorrupt: it is damaged, or another version wrote it: build it anew.
+            NotFound: there is no such file.
+        """
         ...
 
 

@@ -1,0 +1,1 @@
+"""Floor 1: nearest neighbours. One file is one index."""

@@ -1,0 +1,175 @@
+"""FAISS beyond the contract: when it trains, what re-scoring gives, crashes and full disks."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinue.core.errors import ConfigError, IndexCorrupt
+from retinue.index import faiss as module
+from retinue.index.brute import BruteIndex
+from retinue.index.faiss import FaissIndex
+from retinue.testing.index_suite import DIM, Subject, World, filled
+
+
+def coded(count: int = 2400, **options: object) -> World:
+    return filled(Subject(FaissIndex, {"flat_up_to": 500, "nprobe": 64, **options}, count, 0.98))
+
+
+def test_it_trains_itself_once_exact_search_is_too_much():
+    world = World(Subject(FaissIndex, {"flat_up_to": 500}))
+    index = world.index
+    assert isinstance(index, FaissIndex)
+    world.add(np.arange(500))
+    assert not index.trained
+    world.add(np.arange(500, 501))
+    assert index.trained
+    assert (len(index), index.trained_for) == (501, 501)
+
+
+def test_distances_without_exact_vectors_are_those_of_the_codes():
+    world = coded()
+    blind = FaissIndex(DIM, flat_up_to=500, nprobe=64)
+    ids = np.array(sorted(world.truth), np.int64)
+    blind.add(ids, world.exact(ids))
+    queries = world.vectors(50)
+    truth, _ = BruteIndex.query(_brute(world), queries, 10)
+    recall = {
+        name: np.mean([len(set(a) & set(b)) / 10 for a, b in zip(truth, found, strict=True)])
+        for name, found in (
+            ("exact", world.index.query(queries, 10)[0]),
+            ("codes", blind.query(queries, 10)[0]),
+        )
+    }
+    assert recall["exact"] >= 0.98
+    assert 0.2 < recall["codes"] < recall["exact"]
+
+
+def _brute(world: World) -> BruteIndex:
+    brute = BruteIndex(DIM)
+    ids = np.array(sorted(world.truth), np.int64)
+    brute.add(ids, world.exact(ids))
+    return brute
+
+
+@pytest.mark.parametrize(("kind", "drops"), [("rabitq", True), ("pq", True), ("hnsw", False)])
+def test_codes_of_what_was_removed_are_dropped_many_at_a_time(kind: str, drops: bool):
+    world = coded(kind=kind, code_bytes=16)
+    index = world.index
+    assert isinstance(index, FaissIndex)
+    ids = np.array(sorted(world.truth), np.int64)
+    world.remove(ids[:100])
+    assert index._coded.ntotal == 2400
+    world.remove(ids[100:600])
+    assert index._coded.ntotal == (1800 if drops else 2400)
+    world.check()
+
+
+def test_hundreds_are_removed_in_a_second():
+    world = coded()
+    start = time.perf_counter()
+    for one in np.array(sorted(world.truth), np.int64)[:500]:
+        world.index.remove(np.array([one]))
+    # Not a measurement: a rebuild for each removal would take minutes.
+    assert time.perf_counter() - start < 10
+    assert len(world.index) == 1900
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "tree"},
+        {"flat_up_to": 10},
+        {"nprobe": 0},
+        {"rescore": 0},
+        {"kind": "pq", "code_bytes": 5},
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object]):
+    with pytest.raises(ConfigError):
+        FaissIndex(DIM, **options)  # type: ignore[arg-type]
+
+
+def test_a_body_that_faiss_cannot_read_is_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    world = coded()
+    path = tmp_path / "index"
+
+    def cut(index: object, writer: object) -> None:
+        writer.write(b"IxXX")  # type: ignore[attr-defined]
+
+    class Writer:
+        def __init__(self, write: object) -> None:
+            self.write = write
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.faiss, "PyCallbackIOWriter", Writer)
+        patch.setattr(module.faiss, "write_index", cut)
+        world.index.save(path)
+    with pytest.raises(IndexCorrupt, match="built anew"):
+        FaissIndex.load(path)
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from retinue.index.faiss import FaissIndex
+random = np.random.default_rng(1)
+vectors = random.normal(size=(3000, 64)).astype(np.float32)
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+index = FaissIndex(64, flat_up_to=500)
+for count in range(1000, 3000):
+    index.add(np.arange(len(index), count), vectors[len(index):count])
+    index.save(Path(sys.argv[1]))
+    print(json.dumps(count), flush=True)
+"""
+
+
+def test_killed_while_saving_the_old_or_the_new_index_is_there(tmp_path: Path):
+    path = tmp_path / "index"
+    for number in range(8):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, path], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        saved = json.loads(child.stdout.readline())
+        time.sleep(0.013 * number)
+        child.send_signal(signal.SIGKILL)
+        rest = child.communicate()[0].split()
+        saved = max([saved, *map(int, rest)])
+        assert saved <= len(FaissIndex.load(path)) <= saved + 1
+
+
+FULL = """
+import signal, resource, sys
+from pathlib import Path
+import numpy as np
+from retinue.core.errors import StorageError
+from retinue.index.brute import BruteIndex
+index = BruteIndex(64)
+vectors = np.zeros((1000, 64), np.float32); vectors[:, 0] = 1
+index.add(np.arange(10), vectors[:10])
+index.save(Path(sys.argv[1]))
+index.add(np.arange(1000), vectors)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+try:
+    index.save(Path(sys.argv[1]))
+except StorageError as error:
+    print("refused", error.message)
+"""
+
+
+def test_on_a_full_disk_the_old_index_stays(tmp_path: Path):
+    path = tmp_path / "index"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("refused writing the index")
+    assert len(BruteIndex.load(path)) == 10
+    assert [entry.name for entry in tmp_path.iterdir()] == ["index"]
