@@ -15,6 +15,7 @@ BENCHMARKS = (
     "accuracy",
     "decode",
     "nms",
+    "index",
     "scheduling",
     "runtimes",
     "records",
