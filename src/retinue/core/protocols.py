@@ -135,6 +135,41 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Turns texts into unit vectors that an embedding model's vectors are compared with.
+
+    May be used by several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version in the registry."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector a text, (N, D) float32, in their order.
+
+        Raises:
+            InvalidRequest: a text is empty, or nothing of it is known to the vocabulary.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back its memory. May be called twice."""
+        ...
+
+
 class Index(Protocol):
     """Nearest neighbours over unit vectors, by cosine distance; checked against a brute-force twin.
 

@@ -95,16 +95,26 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A feature vector.
+    """A feature vector, and what some networks give beside it.
 
     Attributes:
         vector: (D,) float32.
+        tokens: (T, B) uint8: each row the signs of one patch's features, 8 a byte, in the picture's
+            reading order; None where the network gives none.
+        grid: (rows, columns) of the patches, with rows * columns = T; (0, 0) without tokens.
+        semantic: (E,) float32, a vector to compare with a text's where ``vector`` is none; None
+            where the network gives none.
     """
 
     vector: NDArray[np.float32]
+    tokens: NDArray[np.uint8] | None = None
+    grid: tuple[int, int] = (0, 0)
+    semantic: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         _check(self.vector.ndim == 1, f"vector must be (D,), not {self.vector.shape}")
+        count = 0 if self.tokens is None else len(self.tokens)
+        _check(self.grid[0] * self.grid[1] == count, f"{count} tokens are no grid of {self.grid}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,7 +117,7 @@ class Card(_Part):
     """A model's card."""
 
     name: str
-    task: Literal["detect", "classify", "embed"]
+    task: Literal["detect", "classify", "embed", "text"]
     family: str = Field(description="Key of the model family's plug-in.")
     summary: str = ""
     license: str = Field(description="SPDX expression.")
@@ -127,6 +127,9 @@ class Card(_Part):
     output: Output
     classes: tuple[str, ...] = ()
     run_with: RunWith | None = None
+    text: str = Field(
+        "", description="Of an embedding model: the text model whose vectors its own compare with."
+    )
     examples: tuple[str, ...] = Field((), description="Commands to try.")
 
     @field_validator("name")
