@@ -103,7 +103,7 @@ def _plain(value: object) -> object:
         case Embedding(vector):
             return "embedding", _plain(vector)
         case Landmarks(points, score):
-            return "landmarks", _plain(points), score
+            return "landmarks", _plain(points), repr(score)
         case _:
             return value
 
