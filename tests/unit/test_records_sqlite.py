@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 
 from retinue.core.errors import ConfigError, DiskFull, MissingExtra, NotWritable, StorageError
 from retinue.core.record import new_id
-from retinue.store import database, schema
+from retinue.store import database, schema, tables
 from retinue.store.interface import Filter
 from retinue.store.records import open_records
 from retinue.testing.records import record
@@ -77,7 +77,7 @@ def test_the_head_and_the_table_are_those_of_the_migrations(path: Path) -> None:
         context = MigrationContext.configure(
             connection, opts={"version_table": schema.VERSION_TABLE}
         )
-        assert compare_metadata(context, schema.metadata) == []
+        assert compare_metadata(context, tables.metadata) == []
     engine.dispose()
 
 

@@ -15,7 +15,8 @@ from retinue.core.record import Record
 from retinue.store.codec import from_row, microseconds, searchable, to_row
 from retinue.store.database import database_errors, insert_new, open_engine, writing
 from retinue.store.interface import ALL, MAX_PAGE, NO_BLOBS, Filter, Page, RecordStore, StoredRecord
-from retinue.store.schema import FAILED, migrate, records
+from retinue.store.schema import migrate
+from retinue.store.tables import FAILED, records
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18}):(.*)", re.DOTALL)
 _TEXTS = ("app", "model", "version", "source", "code")

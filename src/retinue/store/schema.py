@@ -1,74 +1,18 @@
-"""The records' table, and bringing a database to it.
-
-The table here is what the code reads and writes; the migrations are how a database gets there. A
-test checks that both describe the same.
-"""
+"""Bringing a database to the tables of `retinue.store.tables`."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    inspect,
-    literal_column,
-)
+from sqlalchemy import Connection, Engine, inspect
 
 from retinue.core.errors import StorageError
 from retinue.store.database import exclusive, writing
 
-HEAD = "0001"
+HEAD = "0002"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "retinue_schema"
-
-# Ordering by id must not depend on the server's language.
-Id = String(255).with_variant(String(255, collation="C"), "postgresql")
-
-metadata = MetaData()
-records = Table(
-    "retinue_records",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("created_us", BigInteger, nullable=False),
-    Column("app", String(255), nullable=False),
-    Column("model", String(255), nullable=False),
-    Column("version", String(255), nullable=False),
-    Column("source", String(255), nullable=False),
-    Column("code", String(255), nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("items", Integer, nullable=False),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
-    Column("batch_size", Integer, nullable=False),
-    Column("queue_depth", Integer, nullable=False),
-    Column("input_sha256", String(255), nullable=False),
-    Column("blob", String(255), nullable=False),
-    Column("meta", Text, nullable=False),
-    Column("value", LargeBinary, nullable=True),
-    Column("embedding", LargeBinary, nullable=True),
-)
-FAILED = literal_column("code") != literal_column("''")
-Index("retinue_records_time", records.c.created_us, records.c.id)
-Index("retinue_records_model", records.c.model, records.c.created_us)
-Index("retinue_records_source", records.c.source, records.c.created_us)
-Index(
-    "retinue_records_code",
-    records.c.code,
-    records.c.created_us,
-    sqlite_where=FAILED,
-    postgresql_where=FAILED,
-)
 
 # Alembic keeps the migration that is running in module globals.
 _one_at_a_time = threading.Lock()

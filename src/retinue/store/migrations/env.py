@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from retinue.store.schema import VERSION_TABLE, metadata
+from retinue.store.schema import VERSION_TABLE
+from retinue.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
