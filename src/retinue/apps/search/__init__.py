@@ -1,0 +1,1 @@
+"""Search: find pictures by picture, by text, or by both."""

@@ -1,0 +1,105 @@
+"""Which items are the same picture: equal files, or PDQ hashes that differ in few bits."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinue.store.collections import Collection, Collections, Item
+
+NEAR: Final = 31
+"""Bits of 256 up to which two PDQ hashes are of the same picture.
+
+Source: https://github.com/facebook/ThreatExchange/tree/main/pdq
+"""
+_PIECES: Final = 16
+_FLIPS: Final = 1
+
+Codes = NDArray[np.uint8]
+
+
+def hamming(one: bytes, codes: Codes) -> NDArray[np.int64]:
+    """Return in how many bits each of codes (N, 32) uint8 differs from one of 32 bytes."""
+    differing = np.bitwise_count(codes ^ np.frombuffer(one, np.uint8))
+    return np.asarray(differing.sum(axis=1), np.int64)
+
+
+def near_pairs(codes: Codes) -> Iterable[tuple[int, int]]:
+    """Yield pairs of rows of codes (N, 32) uint8 that differ in at most `NEAR` bits.
+
+    Of two such codes, at least one of 16 pieces of 16 bits differs in at most one bit: only codes
+    with such a piece are compared (multi-index hashing, M. Norouzi et al., CVPR 2012).
+    """
+    faiss: Any = importlib.import_module("faiss")
+    index = faiss.IndexBinaryMultiHash(256, _PIECES, 256 // _PIECES)
+    index.nflip = _FLIPS
+    index.add(codes)
+    limits, _, found = index.range_search(codes, NEAR + 1)
+    for row in range(len(codes)):
+        for other in found[int(limits[row]) : int(limits[row + 1])]:
+            if other < row:
+                yield int(other), row
+
+
+def group_all(store: Collections, collection: Collection) -> int:
+    """Find the groups of duplicates of a whole collection anew; return how many items are in one.
+
+    Groups are chains: two pictures may be in one because both are like a third.
+    """
+    numbers: list[int] = []
+    known: list[int] = []
+    hashes: list[bytes | None] = []
+    first: dict[str, int] = {}
+    joined = _Groups()
+    for row in store.rows(collection, -1, ["sha256", "pdq", "duplicate_of"]):
+        number, sha256, pdq, group = tuple(row)
+        numbers.append(number)
+        known.append(group)
+        hashes.append(None if pdq is None else bytes(pdq))
+        joined.join(first.setdefault(sha256, number), number)
+    hashed = [place for place, code in enumerate(hashes) if code is not None]
+    if hashed:
+        codes = np.frombuffer(b"".join(hashes[p] or b"" for p in hashed), np.uint8).reshape(-1, 32)
+        for one, other in near_pairs(codes):
+            joined.join(numbers[hashed[one]], numbers[hashed[other]])
+    wanted = {number: joined.head(number) for number in numbers}
+    changed = {n: wanted[n] for n, group in zip(numbers, known, strict=True) if wanted[n] != group}
+    store.set_duplicates(collection, changed)
+    heads = {head for number, head in wanted.items() if head != number}
+    return sum(head in heads for head in wanted.values())
+
+
+def first_of(item: Item, others: Iterable[Item]) -> int:
+    """Return the group of the first of some items that is a duplicate of this one, or its own."""
+    for other in sorted(others, key=lambda one: one.number):
+        if other.number == item.number:
+            continue
+        same = other.sha256 == item.sha256
+        if not same and item.pdq and other.pdq:
+            code = np.frombuffer(other.pdq, np.uint8)[None]
+            same = bool(hamming(item.pdq, code)[0] <= NEAR)
+        if same:
+            return other.duplicate_of
+    return item.duplicate_of
+
+
+class _Groups:
+    """Disjoint sets of numbers; the smallest of each is its head."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def head(self, number: int) -> int:
+        while (parent := self._parent.get(number, number)) != number:
+            self._parent[number] = self._parent.get(parent, parent)
+            number = parent
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.head(one), self.head(other)))
+        if low != high:
+            self._parent[high] = low

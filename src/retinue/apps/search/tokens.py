@@ -1,0 +1,74 @@
+"""Late interaction on 1-bit patch tokens: which parts of a picture are in another one.
+
+The score of a picture for a query is the mean, over the query's patches, of the best similarity
+that any of its own patches has to it: ColBERT's (O. Khattab, M. Zaharia, arXiv:2004.12832), on
+signs. The similarity of two tokens of B bits is ``1 - 2 hamming / B``, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+MATCHED: Final = 0.25
+"""Similarity from which a patch counts as matched: of random signs, none in 500 reaches it."""
+
+
+def distances(query: Tokens, items: Tokens) -> NDArray[np.uint16]:
+    """Return (N, T, Q) uint16: how many bits of each patch of N items (N, T, B/8) differ from each
+    patch of a query (Q, B/8)."""
+    word: Any = np.uint64 if query.shape[-1] % 8 == 0 else np.uint8
+    ours = np.ascontiguousarray(query).view(word)
+    theirs = np.ascontiguousarray(items).view(word)
+    total = np.zeros((*items.shape[:2], len(query)), np.uint16)
+    for part in range(ours.shape[-1]):
+        total += np.bitwise_count(theirs[..., None, part] ^ ours[:, part])
+    return total
+
+
+def interaction(differing: NDArray[np.uint16], bits: int) -> Floats:
+    """Return (N,) float32: the late interaction's score, from `distances` of tokens of ``bits``."""
+    return np.asarray(1 - differing.min(axis=1).mean(axis=1) * (2 / bits), np.float32)
+
+
+def matched_regions(
+    differing: NDArray[np.uint16], bits: int, grid: tuple[int, int], width: int, height: int
+) -> list[list[float]]:
+    """Return which parts of one item match the query.
+
+    Args:
+        differing: (T, Q), of `distances`.
+        bits: Of a token.
+        grid: (rows, columns) of the item's patches; rows * columns = T.
+        width: Of the item's original, in pixels.
+        height: Of the item's original, in pixels.
+
+    Returns:
+        Boxes [x1, y1, x2, y2, strength] in pixels of the original, strongest first: connected
+        patches that a patch of the query matches, strength being the best of them.
+    """
+    best = 1 - differing.min(axis=1).reshape(grid) * (2 / bits)
+    # What is strong for this very picture: half-way to its best patch.
+    bound = max(MATCHED, float(best.mean() + best.max()) / 2)
+    regions = []
+    for rows, columns in _connected(best >= bound):
+        box = [
+            columns.min() * width / grid[1],
+            rows.min() * height / grid[0],
+            (columns.max() + 1) * width / grid[1],
+            (rows.max() + 1) * height / grid[0],
+        ]
+        regions.append([*(round(float(edge), 1) for edge in box), float(best[rows, columns].max())])
+    return sorted(regions, key=lambda region: -region[4])[:8]
+
+
+def _connected(mask: NDArray[np.bool_]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    places = (np.nonzero(labels == label) for label in range(1, count))
+    return [(rows, columns) for rows, columns in places]
