@@ -1,1 +1,1 @@
-"""Search: find pictures by picture, by text, or by both."""
+"""Visual search: index pictures, find similar ones by picture, region, text or item."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from retinue.apps.search.ask import Asked, Given, parse_asked, to_query
+from retinue.apps.search.bulk import BulkIndex
 from retinue.apps.search.duplicates import first_of
 from retinue.apps.search.library import Library
 from retinue.apps.search.local import LocalModels
@@ -24,11 +25,13 @@ from retinue.apps.search.prepare import Picture, prepare
 from retinue.apps.search.query import Query, image_term
 from retinue.apps.search.searcher import Answer, Hit, OpenCollection
 from retinue.apps.search.settings import SearchSettings
+from retinue.apps.search.space import OpenSpace
 from retinue.apps.search.writer import Entry, check_id, check_meta, space_of
 from retinue.core.errors import ConfigError, EmptyInput, InvalidRequest, storage_errors
-from retinue.core.settings import Settings, explain, load_settings
+from retinue.core.protocols import TextEncoder
+from retinue.core.settings import Limits, Settings, explain, load_settings
 from retinue.core.types import Embedding
-from retinue.store.collections import Item, Put, Space
+from retinue.store.collections import Failure, Item, Put, Space
 
 ALIKE = 8
 """Nearest neighbours whose hashes tell whether a new item is a duplicate."""
@@ -72,24 +75,32 @@ class Collection:
 
     @classmethod
     def open(
-        cls, name: str, *, model: str = "", tenant: str = "", settings: Settings | None = None
+        cls,
+        name: str,
+        *,
+        model: str = "",
+        tenant: str = "",
+        settings: Settings | None = None,
+        make: bool = True,
     ) -> Self:
-        """Open a collection, making it when there is none.
+        """Open a collection.
 
         Args:
             name: Letters, digits, ".", "_" and "-", at most 64.
             model: The embedding model; "" for the collection's first, or the settings' default.
             tenant: Whose it is.
             settings: None reads ``retinue.toml`` and the ``RETINUE_*`` variables.
+            make: Whether it is made when there is none.
 
         Raises:
             InvalidRequest: the name cannot be one.
+            NotFound: there is none, and none is to be made.
             RetinueError: a store or the model cannot be opened.
         """
         chosen = settings or load_settings()
         library = open_library(chosen)
         try:
-            opened = library.create(tenant, name)
+            opened = library.create(tenant, name) if make else library.collection(tenant, name)
             first = next(iter(opened.spaces()), library.settings.model)
             return cls(library, opened, LocalModels(chosen), model or first, chosen)
         except BaseException:
@@ -276,6 +287,55 @@ class Collection:
         with self._library.writer(self._opened.collection) as writer:
             writer.write(removes=list(dict.fromkeys(ids)))
         return before - len(self)
+
+    def drop(self) -> int:
+        """Delete the whole collection with its files; return how many items it had.
+
+        Raises:
+            Conflict: another program is writing it.
+        """
+        collection = self._opened.collection
+        return self._library.delete(collection.tenant, collection.name)
+
+    def failures(self) -> list[Failure]:
+        """Return the pictures that bulk indexing could not index, and why."""
+        return self._library.store.failures(self._opened.collection)
+
+    def duplicates(self) -> list[list[Item]]:
+        """Return the groups of duplicates, each with its first item in front."""
+        return self._library.store.duplicates(self._opened.collection, limit=10_000)[0]
+
+    @property
+    def limits(self) -> Limits:
+        """What a decoder may be given."""
+        return self._settings.limits
+
+    def bulk(self, *, threads: int = 0) -> BulkIndex:
+        """Return a run of bulk indexing with this collection's model."""
+        return BulkIndex(
+            self._library,
+            self._opened,
+            self._models,
+            self._model,
+            limits=self.limits,
+            threads=threads,
+            batch=self._settings.batching.max_batch,
+        )
+
+    def open_space(self) -> OpenSpace:
+        """Return the model's space, up to date.
+
+        Raises:
+            InvalidRequest: the collection has no vectors of this model.
+        """
+        self._opened.refresh()
+        space = self._opened.space(self._model, self._version(self._model))
+        space.catch_up()
+        return space
+
+    def text_encoder(self) -> TextEncoder | None:
+        """Return what turns texts into vectors; None where the model compares none."""
+        return self._models.text(self._model) if self._models.model(self._model).card.text else None
 
     def close(self) -> None:
         """Close models and stores. May be called twice."""

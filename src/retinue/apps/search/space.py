@@ -230,15 +230,18 @@ class OpenSpace:
             if self._grown(field):
                 self._build(field, save=True)
 
-    def save(self) -> None:
+    def save(self, *, again: bool = False) -> None:
         """Write the indexes to their files.
+
+        Args:
+            again: Also those that hold nothing new, because their parameters were changed.
 
         Raises:
             DiskFull, NotWritable, StorageError: the old files are as they were.
         """
         for field in self.fields.values():
             with field.lock:
-                if field.index is not None and field.saved < field.generation:
+                if field.index is not None and (again or field.saved < field.generation):
                     field.save(field.index, field.generation)
         self._store.forget_dropped(self.space, min(f.saved for f in self.fields.values()))
 
