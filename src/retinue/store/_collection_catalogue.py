@@ -99,7 +99,7 @@ class Catalogue:
     def add_space(self, collection: Collection, space: Space) -> Space:
         """Return the collection's space of a model's version; made as given when there is none."""
         row = {name: getattr(space, name) for name in writes.SPACE_FIELDS}
-        row |= {"collection": collection.key, "next_slot": 0, "floor": 0}
+        row |= {"collection": collection.key, "count": 0, "next_slot": 0, "floor": 0}
         with self.writing("adding a model to a collection") as connection:
             connection.execute(insert_new(connection, spaces), [row])
         found = self.spaces(collection)
@@ -107,7 +107,7 @@ class Catalogue:
 
     def spaces(self, collection: Collection) -> list[Space]:
         """Return the spaces of a collection, oldest first."""
-        names = [spaces.c[name] for name in ("key", *writes.SPACE_FIELDS, "next_slot", "floor")]
+        names = [spaces.c[name] for name in ("key", *writes.SPACE_FIELDS, "count", "next_slot", "floor")]
         query = select(*names).where(spaces.c.collection == collection.key).order_by(spaces.c.key)
         with self.reading("reading a collection's models") as connection:
             rows = connection.execute(query).all()

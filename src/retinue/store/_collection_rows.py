@@ -51,6 +51,7 @@ class Space:
         grid_columns: Columns of it.
         token_bytes: Bytes of one token.
         key: Its number in the database.
+        count: Items that have vectors here.
         next_slot: Slots given so far: as many rows of the files count.
         floor: What was dropped up to this generation is not known in detail.
     """
@@ -63,6 +64,7 @@ class Space:
     grid_columns: int = 0
     token_bytes: int = 0
     key: int = -1
+    count: int = 0
     next_slot: int = 0
     floor: int = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -178,6 +179,13 @@ def _drop(connection: Connection, space: int, numbers: Sequence[int], generation
             rows = [{"space": space, "slot": slot, "generation": generation} for slot in slots]
             connection.execute(insert(dropped), rows)
             connection.execute(delete(vectors).where(mine))
+            _count(connection, space, -len(slots))
+
+
+def _count(connection: Connection, space: int, more: int) -> None:
+    columns = spaces.c
+    query = update(spaces).where(columns.key == space).values(count=columns.count + more)
+    connection.execute(query)
 
 
 def _add_vectors(
@@ -192,8 +200,12 @@ def _add_vectors(
         return
     connection.execute(insert(vectors), rows)
     ends: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for row in rows:
         ends[row["space"]] = max(ends.get(row["space"], 0), row["slot"] + 1)
+        counts[row["space"]] += 1
+    for space, count in counts.items():
+        _count(connection, space, count)
     for space, end in ends.items():
         higher = (spaces.c.key == space) & (spaces.c.next_slot < end)
         connection.execute(update(spaces).where(higher).values(next_slot=end))

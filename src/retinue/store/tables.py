@@ -83,6 +83,7 @@ spaces = Table(
     Column("grid_rows", Integer, nullable=False),
     Column("grid_columns", Integer, nullable=False),
     Column("token_bytes", Integer, nullable=False),
+    Column("count", BigInteger, nullable=False),
     Column("next_slot", BigInteger, nullable=False),
     Column("floor", BigInteger, nullable=False),
     UniqueConstraint("collection", "model", "version", name="retinue_spaces_model"),

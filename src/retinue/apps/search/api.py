@@ -101,7 +101,7 @@ class Collection:
         library = open_library(chosen)
         try:
             opened = library.create(tenant, name) if make else library.collection(tenant, name)
-            first = next(iter(opened.spaces()), library.settings.model)
+            first = next((s.model for s in opened.spaces()), library.settings.model)
             return cls(library, opened, LocalModels(chosen), model or first, chosen)
         except BaseException:
             library.close()

@@ -119,16 +119,23 @@ class OpenCollection:
             space.refresh(collection.generation)
         return collection
 
-    def spaces(self) -> dict[str, Space]:
-        """Return the newest space of each model, by the model's name."""
-        return {space.model: space for space in self._store.spaces(self.collection)}
+    def spaces(self) -> list[Space]:
+        """Return the spaces of all models and versions, oldest first."""
+        return self._store.spaces(self.collection)
+
+    def models(self) -> dict[str, Space]:
+        """Return the space that answers for each model: that which most items have."""
+        best: dict[str, Space] = {}
+        for space in sorted(self.spaces(), key=lambda s: (s.count, s.key)):
+            best[space.model] = space
+        return best
 
     def space(self, model: str, version: str = "") -> OpenSpace:
         """Return the open space of a model.
 
         Args:
             model: Its name; "" for the collection's first.
-            version: "" for the newest that the collection has.
+            version: "" for the one that most items have, of those the newest.
 
         Raises:
             InvalidRequest: the collection has no vectors of this model, or of this version.
@@ -143,7 +150,7 @@ class OpenCollection:
                 f"collection {self.collection.name!r} has no vectors of model {wanted!r}; it has: "
                 f"{names}; index it with that model first"
             )
-        return self.open_space(fits[-1])
+        return self.open_space(max(fits, key=lambda s: (s.count, s.key)))
 
     def open_space(self, space: Space) -> OpenSpace:
         """Return a space, opened; its index is loaded, or built when there is none."""

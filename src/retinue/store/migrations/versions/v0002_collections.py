@@ -28,7 +28,7 @@ def upgrade() -> None:
             sa.Column(name, sa.Integer, nullable=False)
             for name in ("image_dim", "text_dim", "grid_rows", "grid_columns", "token_bytes")
         ),
-        *_numbers("next_slot", "floor"),
+        *_numbers("count", "next_slot", "floor"),
         sa.UniqueConstraint("collection", "model", "version", name="retinue_spaces_model"),
         sqlite_autoincrement=True,
     )
