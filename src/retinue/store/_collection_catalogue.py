@@ -107,7 +107,9 @@ class Catalogue:
 
     def spaces(self, collection: Collection) -> list[Space]:
         """Return the spaces of a collection, oldest first."""
-        names = [spaces.c[name] for name in ("key", *writes.SPACE_FIELDS, "count", "next_slot", "floor")]
+        names = [
+            spaces.c[name] for name in ("key", *writes.SPACE_FIELDS, "count", "next_slot", "floor")
+        ]
         query = select(*names).where(spaces.c.collection == collection.key).order_by(spaces.c.key)
         with self.reading("reading a collection's models") as connection:
             rows = connection.execute(query).all()

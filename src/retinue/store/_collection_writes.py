@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -65,7 +65,7 @@ def apply(
     if rows:
         connection.execute(insert(items), rows)
         _add_vectors(connection, puts, [row["number"] for row in rows], generation)
-    note_fields(connection, collection, _kinds(puts))
+    note_fields(connection, collection, kinds_of(put.meta for put in puts))
     _note_failures(connection, collection, [put.path for put in puts], failed)
     return generation
 
@@ -211,17 +211,18 @@ def _add_vectors(
         connection.execute(update(spaces).where(higher).values(next_slot=end))
 
 
-def _kinds(puts: Sequence[Put]) -> dict[str, str]:
+def kinds_of(metas: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the kinds of the fields of some metadata, by name."""
     kinds: dict[str, str] = {}
-    for put in puts:
-        for name, value in put.meta.items():
-            kind = kind_of(value)
+    for meta in metas:
+        for name, value in meta.items():
+            kind = _kind(value)
             if kind:
                 kinds[name] = kind if kinds.get(name, kind) == kind else "mixed"
     return kinds
 
 
-def kind_of(value: Any) -> str:
+def _kind(value: Any) -> str:
     """Return a metadata value's kind: "text", "number" or "flag"; "" for None."""
     if value is None:
         return ""

@@ -9,11 +9,12 @@ A collection has one writer at a time, which is its caller's business; readers m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
@@ -104,10 +105,8 @@ class Collections(Catalogue):
         with self.writing("writing items") as connection:
             return writes.apply(connection, collection, puts, removes, failed)
 
-    def set_meta(
-        self, collection: Collection, item_id: str, meta: str, kinds: dict[str, str]
-    ) -> int:
-        """Replace the metadata (JSON) of one item; return the new generation.
+    def set_meta(self, collection: Collection, item_id: str, meta: Mapping[str, Any]) -> int:
+        """Replace the metadata of one item; return the new generation.
 
         Raises:
             NotFound: no item has this id.
@@ -117,11 +116,11 @@ class Collections(Catalogue):
             changed = connection.execute(
                 update(items)
                 .where(items.c.collection == collection.key, items.c.id == clean(item_id))
-                .values(meta=meta, generation=generation)
+                .values(meta=orjson.dumps(dict(meta)).decode(), generation=generation)
             )
             if not changed.rowcount:
                 raise _no_item(collection, item_id)
-            writes.note_fields(connection, collection, kinds)
+            writes.note_fields(connection, collection, writes.kinds_of([meta]))
             return generation
 
     def set_duplicates(self, collection: Collection, of: dict[int, int]) -> None:

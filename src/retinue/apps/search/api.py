@@ -247,7 +247,7 @@ class Collection:
     def _given(self, model: str, term: Any) -> Given:
         if term.image:
             embedding, image = self._models.see(model, term.image, term.box)
-            return embedding, image.pixels
+            return embedding, lambda: image.pixels
         if term.text:
             vector: NDArray[np.float32] = self._models.text(model).encode([term.text])[0]
             return vector
@@ -257,7 +257,7 @@ class Collection:
         embedding, image = self._models.see(
             model, self._opened.thumbnail(item), on_thumbnail(term.box, item)
         )
-        return embedding, image.pixels
+        return embedding, lambda: image.pixels
 
     def get(self, item_id: str) -> Item:
         """Return an item.

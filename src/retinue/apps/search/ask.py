@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -26,9 +26,9 @@ MAX_ASKED: Final = 16
 MAX_DEADLINE_MS: Final = 60_000.0
 
 Pixels = NDArray[np.uint8]
-Seen: TypeAlias = "tuple[Embedding, Pixels | None]"
+Seen: TypeAlias = "tuple[Embedding, Callable[[], Pixels]]"
 Given: TypeAlias = "Seen | NDArray[np.float32] | None"
-"""What a term became: a picture's embedding with its pixels, a text's vector, None for an id."""
+"""What a term became: a picture's embedding and its pixels, a text's vector, None for an id."""
 
 NAMES: Final = (
     *("image", "text", "id", "box", "terms", "where", "k", "offset", "model"),

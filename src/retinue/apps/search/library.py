@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from retinue.apps.search.indexes import Indexes
 from retinue.apps.search.rerank import Reranker
@@ -113,6 +114,16 @@ class Library:
             Conflict: another program writes it.
         """
         return Writer.open(self.store, collection, self.folder(collection), wait_s=wait_s)
+
+    def change_meta(self, collection: Collection, item_id: str, meta: Mapping[str, Any]) -> int:
+        """Replace the metadata of an item; return the new generation.
+
+        Raises:
+            NotFound: there is no such item.
+            Conflict: another program writes the collection.
+        """
+        with self.writer(collection):
+            return self.store.set_meta(collection, item_id, meta)
 
     def delete(self, tenant: str, name: str) -> int:
         """Delete a collection with its files; return how many items it had.

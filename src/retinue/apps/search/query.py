@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,13 +29,14 @@ class Term:
         vectors: Unit vector by the field that it is compared in: "image" or "text".
         weight: Negative for "not this".
         tokens: (T, B) uint8 patch tokens of a picture; None for a text.
-        pixels: (H, W, 3) uint8 RGB of a picture, for the geometric check; None if it is not had.
+        pixels: Gives (H, W, 3) uint8 RGB of a picture, for the geometric check; None if they are
+            not had.
     """
 
     vectors: Mapping[str, Floats]
     weight: float = 1.0
     tokens: NDArray[np.uint8] | None = None
-    pixels: NDArray[np.uint8] | None = None
+    pixels: Callable[[], NDArray[np.uint8]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +98,9 @@ def check_weight(weight: float) -> float:
 
 
 def image_term(
-    embedding: Embedding, weight: float = 1.0, pixels: NDArray[np.uint8] | None = None
+    embedding: Embedding,
+    weight: float = 1.0,
+    pixels: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> Term:
     """Return the term of a picture, or of a region of one."""
     vectors = {"image": embedding.vector}

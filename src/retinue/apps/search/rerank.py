@@ -179,7 +179,7 @@ class Geometry:
         assert term is not None and term.pixels is not None
         order = np.argsort(-candidates.scores)[: self._first]
         pictures = candidates.pictures([int(candidates.numbers[place]) for place in order])
-        asked = geometry.features(term.pixels)
+        asked = geometry.features(term.pixels())
         values = np.full(len(candidates.slots), np.nan, np.float32)
         scores = candidates.scores.copy()
         for place in order:

@@ -357,7 +357,13 @@ class OpenCollection:
         tokens = None
         if space.tokens is not None:
             tokens = space.tokens.read(slot)[0].reshape(-1, space.space.token_bytes)
-        return Term(vectors, weight, tokens, self.pictures([item.number]).get(item.number))
+        pixels = None
+        if item.thumbnail:
+
+            def pixels() -> NDArray[np.uint8]:
+                return decode(self.thumbnail(item), limits=Limits()).pixels
+
+        return Term(vectors, weight, tokens, pixels)
 
     def thumbnail(self, item: Item) -> bytes:
         """Return an item's thumbnail, a JPEG.
