@@ -158,6 +158,7 @@ class OpenSpace:
     def _open(self) -> None:
         changes = self._store.changes(self.space, self._collection, 0)
         self._note(changes)
+        self.generation = changes.generation
         for field in self.fields.values():
             loaded = field.load(self._load, changes.generation)
             since = None
@@ -169,7 +170,6 @@ class OpenSpace:
                 field.index, field.generation = loaded
                 field.saved = loaded[1]
                 self._apply(field, since)
-        self.generation = changes.generation
 
     @property
     def tokens(self) -> RowFile | None:

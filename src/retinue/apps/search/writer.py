@@ -71,14 +71,14 @@ class Writer:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(str(folder / "writer.lock"))
         note = folder / "writer.json"
-        try:
-            with storage_errors(folder, "locking the collection"):
+        with storage_errors(folder, "locking the collection"):
+            try:
                 lock.acquire(timeout=wait_s, poll_interval=0.02)
-        except Timeout:
-            raise Conflict(
-                f"collection {collection.name!r} is being written by another program"
-                f"{_whose(note)}; wait until it is done, or end it"
-            ) from None
+            except Timeout:  # an OSError, which is nobody's disk
+                raise Conflict(
+                    f"collection {collection.name!r} is being written by another program"
+                    f"{_whose(note)}; wait until it is done, or end it"
+                ) from None
         try:
             with storage_errors(folder, "locking the collection"):
                 note.write_bytes(orjson.dumps({"pid": os.getpid()}))
