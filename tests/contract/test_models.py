@@ -8,14 +8,14 @@ from retinue.testing import model_suite, tiny_outputs
 
 FAMILIES = {key: plugins.load(plugins.MODELS, key) for key in plugins.names(plugins.MODELS)}
 CASES = [
-    pytest.param(key, card, id=f"{key}-{card.name}")
+    pytest.param(key, card, check, id=f"{key}-{card.name}-{check.__name__}")
     for key, family in FAMILIES.items()
     for card in model_suite.cards_of(key, family)
+    for check in model_suite.checks_of(card)
 ]
 
 
-@pytest.mark.parametrize("check", model_suite.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(("key", "card"), CASES)
+@pytest.mark.parametrize(("key", "card", "check"), CASES)
 def test_contract(key: str, card: Card, check: model_suite.Check) -> None:
     check(key, FAMILIES[key], card, tiny_outputs.runtime_for)
 

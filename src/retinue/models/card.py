@@ -8,9 +8,16 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from retinue.core.errors import ConfigError
 from retinue.core.protocols import Model, Precision, Runtime
@@ -113,8 +120,12 @@ class RunWith(_Part):
     precision: Precision = "f32"
 
 
+NO_PICTURE: dict[str, Any] = {"input": {"height": 1, "width": 1}, "output": {"layout": "text"}}
+"""Input and output of a text model's card, where it leaves them out: they say nothing."""
+
+
 class Card(_Part):
-    """A model's card."""
+    """A model's card. That of a text model may leave out ``input`` and ``output``."""
 
     name: str
     task: Literal["detect", "classify", "embed", "text"]
@@ -138,6 +149,12 @@ class Card(_Part):
         if not NAME.fullmatch(value):
             raise ValueError("must be lower-case letters, digits, '.', '_' or '-', at most 64")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_no_picture(cls, values: Any) -> Any:
+        text = isinstance(values, dict) and values.get("task") == "text"
+        return NO_PICTURE | values if text else values
 
     @property
     def binding_license(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from retinue.core.errors import InvalidTensor, ModelRunFailed
+from retinue.core.errors import InvalidTensor, ModelRunFailed, UnsupportedModel
 from retinue.core.protocols import Model
 from retinue.core.types import (
     Detections,
@@ -92,7 +92,7 @@ def images(count: int, seed: int = 0) -> list[Image]:
 def card_is_complete(key: str, family: Family, card: Card, runtime_for: RuntimeFor) -> None:
     """A card names its family, a layout it reads, its classes, licence and digests."""
     assert card.family == key
-    assert card.output.layout in family.layouts
+    assert card.task == "text" or card.output.layout in family.layouts
     assert card.license
     assert len(set(card.source.files.values())) == len(card.source.files)
     if card.task in ("detect", "classify"):
@@ -291,8 +291,26 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+def refuses_pictures(key: str, family: Family, card: Card, runtime_for: RuntimeFor) -> None:
+    """A text model is not built for pictures: `retinue.models.text.load_text` loads it."""
+    try:
+        family.build(card, VERSION, FunctionRuntime((), (), lambda row: {}))
+    except UnsupportedModel:
+        return
+    raise AssertionError("expected UnsupportedModel")
+
+
+TEXT_CHECKS: tuple[Check, ...] = (card_is_complete, refuses_pictures)
+"""What holds for a text model's card; `retinue.testing.text_suite` is about the loaded model."""
+
+
+def checks_of(card: Card) -> tuple[Check, ...]:
+    """Return the checks that hold for a card of its task."""
+    return TEXT_CHECKS if card.task == "text" else CHECKS
+
+
 def run_all(key: str, family: Family, runtime_for: RuntimeFor = tiny_outputs.runtime_for) -> None:
     """Run every check on every card of a family."""
     for card in cards_of(key, family):
-        for check in CHECKS:
+        for check in checks_of(card):
             check(key, family, card, runtime_for)

@@ -123,6 +123,11 @@ def _classifier(card: Card, random: np.random.Generator, level: float) -> Rows:
     }
 
 
+def _embedder(card: Card, random: np.random.Generator, level: float) -> Rows:
+    shapes = {"embedding": (DIMENSIONS,), "tokens": (4, DIMENSIONS), "semantic": (DIMENSIONS,)}
+    return {n: random.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
+
+
 LAYOUTS: dict[str, Make] = {
     "nanodet": _nanodet,
     "yolox": _yolox,
@@ -130,4 +135,6 @@ LAYOUTS: dict[str, Make] = {
     "yolov8": _yolov8,
     "yolov10": _yolov10,
     "classifier": _classifier,
+    "embedder": _embedder,
+    "vit": _embedder,
 }

@@ -279,17 +279,19 @@ class OpenSpace:
 
     def _apply(self, field: Field, changes: Changes) -> None:
         assert field.index is not None
-        if field.generation >= changes.generation:
-            return
+        if field.generation < changes.generation:
+            self._update(field.index, field, changes)
+            field.generation = changes.generation
+
+    def _update(self, index: Index, field: Field, changes: Changes) -> None:
         if len(changes.dropped):
             with field.lock:
-                field.index.remove(changes.dropped)
+                index.remove(changes.dropped)
         for start in range(0, len(changes.slots), AT_ONCE):
             slots = changes.slots[start : start + AT_ONCE]
             vectors = field.exact(slots)
             with field.lock:
-                field.index.add(slots, vectors)
-        field.generation = changes.generation
+                index.add(slots, vectors)
 
     def _grown(self, field: Field) -> bool:
         return field.index is not None and self._outgrown(field.index, len(self))
@@ -314,10 +316,13 @@ class OpenSpace:
         if save:
             field.save(index, generation)
         with self._work:
+            if self.generation > generation:
+                since = self._store.changes(self.space, self._collection, generation)
+                # Nobody sees it yet: what came meanwhile is in it before it takes the place.
+                self._update(index, field, since)
+                generation = since.generation
             with field.lock:
                 field.index, field.generation = index, generation
-            if self.generation > generation:
-                self._apply(field, self._store.changes(self.space, self._collection, generation))
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
