@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from retinue.apps.detect import APP as DETECT
+from retinue.core.apps import Page
 from retinue.core.errors import PluginError
-from retinue.core.protocols import Page
 from retinue.core.settings import Server, Settings
 from retinue.host import http
 from retinue.host.access import digest, new_key

@@ -1,13 +1,11 @@
-"""The six abstractions: Runtime, Model, Index, Pipeline, Observer, App.
+"""The six abstractions: Runtime, Model, Index, Pipeline, Observer; App is in `retinue.core.apps`.
 
 There is no seventh without an architecture decision record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retinue.core.record import Record
-    from retinue.core.settings import Limits
     from retinue.core.statistics import Statistics
     from retinue.core.types import Array, Image, Outcome, Prepared, Signal, Tensors, TensorSpec
 
@@ -333,156 +330,3 @@ class Observer(Protocol):
     def observe(self, record: Record) -> Iterable[Signal]:
         """Take one record in; yield what follows from it, mostly nothing."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class AppRequest:
-    """One request to an app's route, after the host has checked size, type and access.
-
-    Attributes:
-        body: The uploaded file's bytes.
-        filename: The name that the client gave it, "" if none.
-        query: The query's parameters.
-        request_id: Unique; also in the answer's header.
-        client: Who asks, as the host knows it: by API key, else by address.
-    """
-
-    body: bytes
-    filename: str
-    query: Mapping[str, str]
-    request_id: str
-    client: str = ""
-
-
-class Services(Protocol):
-    """What the host gives to apps."""
-
-    @property
-    def limits(self) -> Limits:
-        """What a decoder may be given."""
-        ...
-
-    def pipeline(self, model: str, *, key: bytes | str = b"") -> Pipeline:
-        """Return the pipeline that serves one request, of one version of a model.
-
-        It answers as long as it is referred to, whatever is promoted meanwhile: ask for one at each
-        request, and take all that concerns the answer (``model.card``, for example) from it.
-
-        Args:
-            model: "NAME" for the version that the aliases give this request, "NAME@VERSION" or
-                "NAME@ALIAS" for a loaded version of the caller's choice.
-            key: What decides whether a canary answers: the same key gives the same version. By
-                custom what the caller gave as ``key``, else its stream, else the input itself.
-
-        Raises:
-            ModelNotFound: no such model or version is loaded.
-        """
-        ...
-
-    def app_settings(self, app: str) -> Any:
-        """Return the app's settings: an instance of its manifest's ``settings``."""
-        ...
-
-    async def finish(self, record: Record, body: bytes | None = None) -> bool:
-        """Show a record, as the app decided it, to the observers, and keep it.
-
-        Returns:
-            Whether the record is durable now; False where sampling, a full queue or a failing
-            disk left it out. Never raises for those: a request does not fail for its record.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineSpec:
-    """A pipeline that an app needs.
-
-    Attributes:
-        task: What its model must be for, for example "detect".
-        setting: The app's setting that names the model served when a request chooses none.
-    """
-
-    task: str
-    setting: str = "model"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A route of an app.
-
-    Attributes:
-        path: For example "/v1/detect".
-        handler: "module:attribute" of ``async (Services, AppRequest) -> Mapping``.
-        summary: One line for the API's documentation.
-        parameters: Query parameters: name to (JSON schema, description).
-        response: JSON schema of the answer.
-    """
-
-    path: str
-    handler: str
-    summary: str
-    parameters: Mapping[str, tuple[Mapping[str, Any], str]] = field(default_factory=dict)
-    response: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command of the CLI: "module:attribute" of a function that `typer` can read.
-
-    The function takes a `typer.Context` whose ``obj`` is an `OpenServices`.
-    """
-
-    name: str
-    handler: str
-
-
-class OpenServices(Protocol):
-    """What the host gives to an app's command: services, opened for as long as it needs them."""
-
-    def __call__(
-        self, app: str, *, config: Path | None, models: tuple[str, ...], record: bool
-    ) -> AbstractAsyncContextManager[Services]:
-        """Open services.
-
-        Args:
-            app: The app that asks.
-            config: A settings file, or None for the default one.
-            models: Models to load; empty for the app's own default.
-            record: Whether `Services.finish` keeps records.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of the console: a template and a script in the app's own ``console`` folder."""
-
-    path: str
-    title: str
-    template: str
-    script: str
-
-
-@dataclass(frozen=True, slots=True)
-class App:
-    """A frozen manifest: all that an app adds to the system, named.
-
-    Attributes:
-        name: Its key.
-        title: As people read it.
-        summary: One line.
-        settings: "module:attribute" of a pydantic model, the app's table of the settings file.
-    """
-
-    name: str
-    title: str
-    summary: str
-    settings: str
-    pipelines: tuple[PipelineSpec, ...]
-    routes: tuple[Route, ...] = ()
-    commands: tuple[Command, ...] = ()
-    observers: tuple[str, ...] = ()
-    pages: tuple[Page, ...] = ()
-
-
-RouteHandler: TypeAlias = "Callable[[Services, AppRequest], Awaitable[Mapping[str, Any]]]"

@@ -88,7 +88,11 @@ def keys_new() -> None:
 def _add_app_commands() -> None:
     for name in names(APPS):
         for command in load(APPS, name).commands:
-            cli.command(command.name)(resolve(command.handler))
+            handler = resolve(command.handler)
+            if isinstance(handler, typer.Typer):
+                cli.add_typer(handler, name=command.name)
+            else:
+                cli.command(command.name)(handler)
 
 
 cli.add_typer(models_cli, name="models")

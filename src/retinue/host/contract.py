@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from retinue.core.protocols import App, Services
+from retinue.core.apps import App, Services
 from retinue.core.settings import Settings
 
 

@@ -12,15 +12,17 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import retinue
-from retinue.core import plugins, protocols
-from retinue.core.errors import EmptyInput, InvalidRequest, ShuttingDown
-from retinue.core.protocols import App, AppRequest, RouteHandler
+from retinue.core import apps as manifests
+from retinue.core import plugins
+from retinue.core.apps import App, AppRequest, Content, RouteHandler
+from retinue.core.errors import InvalidRequest, ShuttingDown
 from retinue.host import openapi, pages
 from retinue.host.access import Policy
 from retinue.host.contract import Host
 from retinue.host.edge import Edge, Headers, State, header_map, respond, respond_json
 from retinue.host.oip import rest
-from retinue.host.upload import first_file, read_body, unless_client_leaves
+from retinue.host.sent import read_sent
+from retinue.host.upload import read_body, unless_client_leaves
 
 MAX_QUERY_FIELDS = 64
 PRIVATE_HEADERS = "_headers"
@@ -53,9 +55,9 @@ def parse_query(raw: bytes, known: Mapping[str, Any]) -> dict[str, str]:
 
 
 class AppEndpoint:
-    """One route of an app: reads the upload within its limits, calls the handler, answers JSON."""
+    """One route of an app: reads the request within its limits, calls the handler, answers."""
 
-    def __init__(self, host: Host, state: State, route: protocols.Route) -> None:
+    def __init__(self, host: Host, state: State, route: manifests.Route) -> None:
         self._host = host
         self._state = state
         self._route = route
@@ -71,22 +73,33 @@ class AppEndpoint:
         body = await read_body(
             receive, headers, limit=server.max_body_bytes, timeout_s=server.body_timeout_s
         )
-        upload = first_file(body, headers.get(b"content-type", b""))
-        scope["filename"] = upload.filename
-        if not upload.body:
-            raise EmptyInput("the body is empty; send an image file as the body or in a form")
+        sent = read_sent(self._route.body, body, headers.get(b"content-type", b""))
+        scope["filename"] = sent.filename
         request = AppRequest(
-            upload.body, upload.filename, query, scope["request_id"], scope["client_id"]
+            sent.file,
+            sent.filename,
+            query,
+            scope["request_id"],
+            scope["client_id"],
+            dict(scope.get("path_params", {})),
+            sent.fields,
+            sent.json,
         )
-        answer = dict(
-            await unless_client_leaves(receive, self._call(request)),
-        )
-        extra: Mapping[str, str] = answer.pop(PRIVATE_HEADERS, {})
-        more: Headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in extra.items()]
-        await respond_json(send, answer, headers=more)
+        answer = await unless_client_leaves(receive, self._call(request))
+        if isinstance(answer, Content):
+            kind = answer.media_type.encode("latin-1")
+            await respond(send, 200, answer.body, kind, _lines(answer.headers))
+            return
+        shown = dict(answer)
+        more = _lines(shown.pop(PRIVATE_HEADERS, {}))
+        await respond_json(send, shown, headers=more)
 
-    async def _call(self, request: AppRequest) -> Mapping[str, Any]:
+    async def _call(self, request: AppRequest) -> Mapping[str, Any] | Content:
         return await self._handler(self._host, request)
+
+
+def _lines(headers: Mapping[str, str]) -> Headers:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 class Status:
@@ -191,17 +204,35 @@ class Fixed:
         await respond(send, 200, self._body, self._content_type)
 
 
+class _ByMethod:
+    """The routes of one path: the method chooses."""
+
+    def __init__(self, endpoints: Mapping[str, AppEndpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._endpoints[method](scope, receive, send)
+
+
+def _app_routes(host: Host, state: State) -> list[BaseRoute]:
+    paths: dict[str, dict[str, AppEndpoint]] = {}
+    for app in host.apps:
+        for route in app.routes:
+            paths.setdefault(route.path, {})[route.method] = AppEndpoint(host, state, route)
+    return [
+        Route(path, _ByMethod(endpoints), methods=list(endpoints))
+        for path, endpoints in paths.items()
+    ]
+
+
 def build(host: Host, state: State) -> ASGIApp:
     """Return the whole HTTP application.
 
     Raises:
         PluginError: a manifest names a handler that cannot be imported.
     """
-    routes: list[BaseRoute] = [
-        Route(route.path, AppEndpoint(host, state, route), methods=["POST"])
-        for app in host.apps
-        for route in app.routes
-    ]
+    routes: list[BaseRoute] = _app_routes(host, state)
     document = openapi.render(host.apps)
     console = pages.Console(host.apps)
     routes += [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
 import retinue
-from retinue.core.protocols import App, Route
+from retinue.core.apps import App, Route
 
 Json = dict[str, Any]
 
@@ -132,22 +133,55 @@ def _operation(
     }
 
 
-def _app_path(app: App, route: Route) -> Json:
-    name = route.path.strip("/").replace("/", "_")
+def _app_operation(app: App, route: Route) -> Json:
+    plain = re.sub(r"[{}]|:path", "", route.path).strip("/").replace("/", "_")
+    name = plain if route.method == "POST" else f"{route.method.lower()}_{plain}"
     operation = _operation(name, route.summary, app.title, route.response or {"type": "object"})
-    operation["requestBody"] = _IMAGE_BODY
+    if route.body != "none":
+        operation["requestBody"] = _app_body(route)
     operation["parameters"] = [
-        {"name": parameter, "in": "query", "description": description, "schema": dict(schema)}
-        for parameter, (schema, description) in route.parameters.items()
+        *(_path_parameter(found) for found in re.findall(r"{(\w+)", route.path)),
+        *(
+            {"name": parameter, "in": "query", "description": description, "schema": dict(schema)}
+            for parameter, (schema, description) in route.parameters.items()
+        ),
     ]
-    operation["responses"]["200"]["headers"] = {
-        "x-request-id": {"schema": {"type": "string"}},
-        "retinue-recorded": {
+    answer = operation["responses"]["200"]
+    if route.binary:
+        binary: Json = {"schema": {"type": "string", "format": "binary"}}
+        answer["content"] = {route.binary: binary}
+    answer["headers"] = {"x-request-id": {"schema": {"type": "string"}}}
+    if route.body == "file":
+        answer["headers"]["retinue-recorded"] = {
             "description": "Whether the request's record is durable",
             "schema": {"type": "string", "enum": ["true", "false"]},
-        },
+        }
+    return operation
+
+
+def _app_body(route: Route) -> Json:
+    if route.body == "file":
+        return _IMAGE_BODY
+    schema: Json = dict(route.schema) or {"type": "object"}
+    if route.body == "json":
+        return {"required": True, "content": {"application/json": {"schema": schema}}}
+    fields = {**schema.get("properties", {}), "file": {"type": "string", "format": "binary"}}
+    return {
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": {"type": "object", "properties": fields}},
+            "application/json": {"schema": schema},
+        }
     }
-    return {"post": operation}
+
+
+def _app_paths(apps: Iterable[App]) -> Json:
+    paths: Json = {}
+    for app in apps:
+        for route in app.routes:
+            shown = route.path.replace(":path}", "}")
+            paths.setdefault(shown, {})[route.method.lower()] = _app_operation(app, route)
+    return paths
 
 
 def _path_parameter(name: str) -> Json:
@@ -290,7 +324,6 @@ def document(apps: Iterable[App]) -> Json:
         "bearer": {"type": "http", "scheme": "bearer"},
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    app_paths = {route.path: _app_path(app, route) for app in apps for route in app.routes}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -300,7 +333,7 @@ def document(apps: Iterable[App]) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{}, {"bearer": []}, {"key": []}],
-        "paths": {**app_paths, **_v2_paths(), **_server_paths()},
+        "paths": {**_app_paths(apps), **_v2_paths(), **_server_paths()},
         "components": {"schemas": schemas, "securitySchemes": keys},
     }
 

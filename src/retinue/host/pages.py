@@ -17,8 +17,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 import retinue
+from retinue.core.apps import App, Page
 from retinue.core.errors import PluginError
-from retinue.core.protocols import App, Page
 from retinue.host.edge import Headers, respond
 
 CONSOLE = Path(__file__).parent / "console"

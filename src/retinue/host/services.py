@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 from pydantic import ValidationError
 
+from retinue.core.apps import App
 from retinue.core.errors import ConfigError, RetinueError
 from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
-from retinue.core.protocols import App, Observer
+from retinue.core.protocols import Observer, TextEncoder
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings, explain, load_settings
 from retinue.core.types import Signal
 from retinue.host.acks import Acks
 from retinue.host.contract import RepositoryEntry, VersionStatus
 from retinue.host.models import ServedModels
-from retinue.host.progress import Bar
-from retinue.models.catalogue import find
+from retinue.host.obtaining import Texts, check_pictures, obtain
 from retinue.models.ledger import PROD
-from retinue.models.registry import Entry, Registry, split_ref
+from retinue.models.registry import Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.deployment import Handle
 from retinue.pipeline.observers import ObserverHub
@@ -44,24 +44,6 @@ CLOSE_S = 10.0
 def installed_apps() -> tuple[App, ...]:
     """Return the manifests of all apps, built in and from outside."""
     return tuple(load(APPS, name) for name in names(APPS))
-
-
-def obtain(registry: Registry, model: str) -> Entry:
-    """Return an installed model; pull it first when it is only in the catalogue.
-
-    Args:
-        registry: Where it is looked for.
-        model: "NAME" or "NAME@REF".
-
-    Raises:
-        ModelNotFound: neither installed nor in the catalogue.
-        RetinueError: the pull failed, or its licence must be accepted first.
-    """
-    name, ref = split_ref(model)
-    if not registry.versions(name):
-        with Bar() as bar:
-            registry.pull(find(name), progress=bar)
-    return registry.get(name, ref)
 
 
 class HostServices:
@@ -101,6 +83,9 @@ class HostServices:
         self._writer: RecordWriter | None = None
         self._records: RecordStore | None = None
         self._acks = Acks()
+        self._texts = Texts(settings)
+        self._states: dict[str, Any] = {}
+        self._open_states = AsyncExitStack()
 
     @property
     def limits(self) -> Limits:
@@ -116,12 +101,35 @@ class HostServices:
         """Return the loaded versions of a loaded model, the one that answers first."""
         return self._served.versions(model)
 
+    @property
+    def home(self) -> Path:
+        """The folder of state."""
+        return self.settings.home
+
+    @property
+    def records_url(self) -> str:
+        """The database that records are in."""
+        return self.settings.records_url
+
+    @property
+    def blobs_url(self) -> str:
+        """Where blobs are kept."""
+        return self.settings.blobs_url
+
+    async def text_encoder(self, model: str) -> TextEncoder:
+        """Return a text model, loaded when it is first asked for."""
+        return await self._texts.get(model)
+
+    def state(self, app: str) -> Any:
+        """Return what the app's ``state`` gave when the host started."""
+        return self._states[app]
+
     def app_settings(self, app: str) -> Any:
         """Return the app's settings."""
         return self._app_settings[app]
 
     def pipeline(self, model: str, *, key: bytes | str = b"") -> Handle:
-        """Return a hold on one version of a model; see `retinue.core.protocols.Services`."""
+        """Return a hold on one version of a model; see `retinue.core.apps.Services`."""
         return self._served.handle(model, key)
 
     def repository(self) -> Sequence[RepositoryEntry]:
@@ -137,7 +145,7 @@ class HostServices:
         await self._served.unload(model)
 
     async def finish(self, record: Record, body: bytes | None = None) -> bool:
-        """Show a record to the observers and keep it; see `retinue.core.protocols.Services`."""
+        """Show a record to the observers and keep it; see `retinue.core.apps.Services`."""
         if self._hub is not None:
             self._hub.publish(record)
         if self._writer is None:
@@ -162,7 +170,7 @@ class HostServices:
         registry = Registry(self.settings.cache)
         # Everything that can be wrong is tried before the first model takes memory.
         for model in self._models:
-            obtain(registry, model)
+            check_pictures(obtain(registry, model).card)
         observers: dict[str, Observer] = {"metrics": self.metrics}
         wanted = {*self.settings.observers, *(n for app in self.apps for n in app.observers)}
         for name in sorted(wanted - {"metrics"}):
@@ -172,6 +180,10 @@ class HostServices:
             self._writer = self._open_writer()
         for model in self._models:
             await self._served.serve(model if self._rollout or "@" in model else f"{model}@{PROD}")
+        for app in self.apps:
+            if app.state:
+                opened: Any = resolve(app.state)(self)
+                self._states[app.name] = await self._open_states.enter_async_context(opened)
         if self._rollout and self.settings.rollout.follow_s > 0:
             self._following = asyncio.create_task(self._served.follow())
 
@@ -196,9 +208,11 @@ class HostServices:
         """Finish accepted work in at most so many seconds, then give everything back."""
         # A version that is being loaded is closed once it is there: following ends after that.
         await self._served.drain(timeout_s)
+        await self._close_states()
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
+        self._texts.close()
         if self._hub is not None:
             await asyncio.to_thread(self._hub.close, CLOSE_S)
         written = True
@@ -208,6 +222,13 @@ class HostServices:
             log.error("records that still waited were not stored within %g s", CLOSE_S)
         elif self._records is not None:
             self._records.close()
+
+    async def _close_states(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._open_states.aclose()
+        except TimeoutError:
+            log.error("an app's state was not closed within %g s", CLOSE_S)
 
     def _default_models(self) -> tuple[str, ...]:
         wanted = [
@@ -255,7 +276,7 @@ async def open_services(
     models: tuple[str, ...],
     record: bool,
 ) -> AsyncIterator[HostServices]:
-    """Open services for one app's command; see `retinue.core.protocols.OpenServices`."""
+    """Open services for one app's command; see `retinue.core.apps.OpenServices`."""
     manifest: App = load(APPS, app)
     services = HostServices(
         load_settings(config),

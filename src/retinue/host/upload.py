@@ -27,6 +27,7 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 MAX_PARTS = 32
 MAX_FILENAME = 255
+MAX_FIELD = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,30 @@ def safe_filename(name: str) -> str:
     return "".join(c for c in last if c.isprintable())[:MAX_FILENAME]
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart body.
+
+    Attributes:
+        file: Its first file, or None.
+        files: How many files it has.
+        fields: Its parts that are no files, by name.
+    """
+
+    file: Upload | None
+    files: int
+    fields: Mapping[str, str]
+
+
 class _Parts:
-    """Collects the first file of a multipart body from the parser's callbacks."""
+    """Collects the first file and the fields of a multipart body from the parser's callbacks."""
 
     def __init__(self) -> None:
         self.file: Upload | None = None
+        self.files = 0
+        self.fields: dict[str, str] = {}
         self._parts = 0
+        self._field = ""
         self._name = b""
         self._value = b""
         self._disposition = b""
@@ -122,7 +141,7 @@ class _Parts:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise InvalidRequest(f"the multipart body has more than {MAX_PARTS} parts")
-        self._disposition, self._filename, self._chunks = b"", None, []
+        self._disposition, self._filename, self._field, self._chunks = b"", None, "", []
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -136,23 +155,34 @@ class _Parts:
         self._name = self._value = b""
 
     def headers_finished(self) -> None:
-        if self.file is None:
-            self._filename = _disposition_filename(self._disposition)
+        self._field, self._filename = _disposition(self._disposition)
+        self.files += self._filename is not None
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._filename is not None:
+        if self._filename is None:
+            size = sum(map(len, self._chunks)) + end - start
+            if size > MAX_FIELD:
+                name = self._field[:60]
+                raise InvalidRequest(f"the form's field {name!r} has more than {MAX_FIELD:,} bytes")
+        if self._filename is None or self.file is None:
             self._chunks.append(data[start:end])
 
     def part_end(self) -> None:
-        if self._filename is not None:
-            self.file = Upload(b"".join(self._chunks), safe_filename(self._filename))
-            self._filename = None
+        body = b"".join(self._chunks)
+        if self._filename is None:
+            if self._field in self.fields:
+                raise InvalidRequest(f"the form's field {self._field[:60]!r} is given twice")
+            self.fields[self._field] = body.decode("utf-8", "replace")
+        elif self.file is None:
+            self.file = Upload(body, safe_filename(self._filename))
 
 
-def _disposition_filename(value: bytes) -> str | None:
+def _disposition(value: bytes) -> tuple[str, str | None]:
+    """Return the name of a part's field, and of its file; None where it is no file."""
     _, options = parse_options_header(value)
-    name = options.get(b"filename")
-    return None if name is None else name.decode("utf-8", "replace")
+    file = options.get(b"filename")
+    name = options.get(b"name", b"").decode("utf-8", "replace")
+    return name, None if file is None else file.decode("utf-8", "replace")
 
 
 def _boundary(content_type: bytes) -> bytes | None:
@@ -171,8 +201,22 @@ def first_file(body: bytes, content_type: bytes) -> Upload:
     Raises:
         InvalidRequest: the form is malformed or has no file.
     """
-    if content_type[:10].lower() != b"multipart/":
+    form = read_form(body, content_type)
+    if form is None:
         return Upload(body)
+    if form.file is None:
+        raise InvalidRequest("the form has no file; send one as a field with a file name")
+    return form.file
+
+
+def read_form(body: bytes, content_type: bytes) -> Form | None:
+    """Return the form that a body is, or None where its type is not multipart.
+
+    Raises:
+        InvalidRequest: the form is malformed, or a field is too large or given twice.
+    """
+    if content_type[:10].lower() != b"multipart/":
+        return None
     boundary = _boundary(content_type)
     if boundary is None:
         raise InvalidRequest("of the multipart types only multipart/form-data is read here")
@@ -194,9 +238,7 @@ def first_file(body: bytes, content_type: bytes) -> Upload:
         parser.finalize()
     except FormParserError as error:
         raise InvalidRequest(f"the multipart body is malformed: {error}") from error
-    if parts.file is None:
-        raise InvalidRequest("the form has no file; send one as a field with a file name")
-    return parts.file
+    return Form(parts.file, parts.files, parts.fields)
 
 
 async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -8,11 +8,13 @@ the caller's business; readers may be in any thread or process.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -62,6 +64,8 @@ class RowFile:
         block = MAGIC + zlib.crc32(head).to_bytes(4, "little") + head
         part = path.with_name(f".{path.name}.part")
         with storage_errors(path, "making a file of rows"):
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             try:
                 with part.open("wb") as file:
                     file.write(block.ljust(HEADER, b"\0"))
@@ -131,7 +135,8 @@ class RowFile:
                 while done < len(data):
                     done += os.pwrite(self._handle, data[done:], start + done)
             except OSError:
-                os.ftruncate(self._handle, start)
+                with suppress(OSError):  # the first error is the one to tell
+                    os.ftruncate(self._handle, start)
                 raise
         self._count = first + len(rows)
         return first
@@ -172,23 +177,30 @@ class RowFile:
         Raises:
             StorageError: there are fewer.
         """
-        if count > len(self._map):
-            self._remap(count)
-        return self._map[:count]
-
-    def _remap(self, count: int) -> None:
         with self._lock:
-            known = self._durable()
-            if count > known:
-                raise StorageError(
-                    f"{self._path} has {known:,} rows, not {count:,}: it was cut or replaced; "
-                    "restore it, or delete the collection and index it anew"
-                )
-            size = HEADER + known * self._size
-            with storage_errors(self._path, "reading rows"):
-                mapped = mmap.mmap(self._handle, size, prot=mmap.PROT_READ)
-            flat = np.frombuffer(mapped, self._dtype, known * self._width, HEADER)
-            self._map = flat.reshape(known, self._width)
+            # To read a map behind the end of a file that was cut would kill the process.
+            if self._handle >= 0:
+                self._check(count)
+            while count > len(self._map):
+                with suppress(ValueError):  # a writer took rows back since they were counted
+                    self._remap(self._check(count))
+            return self._map[:count]
+
+    def _check(self, count: int) -> int:
+        known = self._durable()
+        if count > known:
+            raise StorageError(
+                f"{self._path} has {known:,} rows, not {count:,}: it was cut or replaced; "
+                "restore it, or delete the collection and index it anew"
+            )
+        return known
+
+    def _remap(self, known: int) -> None:
+        size = HEADER + known * self._size
+        with storage_errors(self._path, "reading rows"):
+            mapped = mmap.mmap(self._handle, size, prot=mmap.PROT_READ)
+        flat = np.frombuffer(mapped, self._dtype, known * self._width, HEADER)
+        self._map = flat.reshape(known, self._width)
 
     def _durable(self) -> int:
         with storage_errors(self._path, "reading rows"):

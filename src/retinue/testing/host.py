@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from retinue.core.apps import App, AppRequest, PipelineSpec, Route, Services
 from retinue.core.errors import (
     AccessError,
     ModelNotFound,
     QueueFull,
 )
 from retinue.core.plugins import resolve
-from retinue.core.protocols import App, AppRequest, PipelineSpec, Route, Services
+from retinue.core.protocols import TextEncoder
 from retinue.core.record import Record
 from retinue.core.settings import Limits, Settings
 from retinue.host.contract import RepositoryEntry, VersionStatus
@@ -116,6 +118,7 @@ class FakeHost:
         events: How often the echo handler was started, finished and cancelled.
         finished: The records that were given to `finish`, with their bodies.
         drained: The seconds that `drain` was given, None before.
+        states: What `state` returns, by app.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class FakeHost:
         self.events: Counter[str] = Counter()
         self.finished: list[tuple[Record, bytes | None]] = []
         self.drained: float | None = None
+        self.states: dict[str, Any] = {}
 
     def _pipeline(self, served: FakeServed) -> FakePipeline:
         card = fake_card(served.name, served.task)
@@ -146,6 +150,29 @@ class FakeHost:
     def limits(self) -> Limits:
         """What a decoder may be given."""
         return self.settings.limits
+
+    @property
+    def home(self) -> Path:
+        """The folder of state."""
+        return self.settings.home
+
+    @property
+    def records_url(self) -> str:
+        """The database of records."""
+        return self.settings.records_url
+
+    @property
+    def blobs_url(self) -> str:
+        """Where blobs are kept."""
+        return self.settings.blobs_url
+
+    async def text_encoder(self, model: str) -> TextEncoder:
+        """Raise `ModelNotFound`: there are no text models."""
+        raise ModelNotFound(f"no model {model!r} is installed")
+
+    def state(self, app: str) -> Any:
+        """Return what the test put into ``states``."""
+        return self.states[app]
 
     @property
     def models(self) -> tuple[str, ...]:

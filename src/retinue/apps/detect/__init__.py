@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinue.core.protocols import App, Command, Page, PipelineSpec, Route
+from retinue.core.apps import App, Command, Page, PipelineSpec, Route
 
 _NUMBER = {"type": "number"}
 _STRING = {"type": "string"}

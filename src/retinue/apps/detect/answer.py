@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from retinue.core.apps import Services
 from retinue.core.errors import InvalidRequest, RetinueError
-from retinue.core.protocols import Pipeline, Services
+from retinue.core.protocols import Pipeline
 from retinue.core.record import Record
 from retinue.core.types import Detections
 from retinue.models.card import Card

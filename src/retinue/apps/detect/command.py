@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retinue.core.apps import Services
 from retinue.core.errors import RetinueError
-from retinue.core.protocols import Pipeline, Services
+from retinue.core.protocols import Pipeline
 
 if TYPE_CHECKING:
     from retinue.apps.detect.inputs import Item

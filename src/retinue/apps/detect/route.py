@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from retinue.apps.detect.answer import answer, choose, decide
+from retinue.core.apps import AppRequest, Services
 from retinue.core.errors import InvalidRequest
-from retinue.core.protocols import AppRequest, Services
 
 MAX_NAME = 128
 

@@ -14,7 +14,6 @@ from retinue.media.decode import decode
 from retinue.models.catalogue import find
 from retinue.models.loading import load_model
 from retinue.models.registry import Entry, Registry, split_ref
-from retinue.models.text import load_text
 
 
 class LocalModels:
@@ -95,6 +94,8 @@ class LocalModels:
             raise InvalidRequest(f"model {name!r} cannot be searched by text; give a picture")
         with self._lock:
             if card.text not in self._texts:
+                from retinue.models.text import load_text
+
                 entry = self.entry(card.text)
                 self._texts[card.text] = load_text(entry, self._settings.execution)
             return self._texts[card.text]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from retinue.apps.search.api import on_thumbnail
 from retinue.apps.search.ask import Asked, AskedTerm, Given, parse_asked, to_query
@@ -231,7 +232,7 @@ async def _embedding(
     return embedding
 
 
-async def _text(state: SearchState, space: OpenSpace, text: str) -> Any:
+async def _text(state: SearchState, space: OpenSpace, text: str) -> NDArray[np.float32]:
     card = pipeline_of(state, space).model.card
     if not card.text:
         raise InvalidRequest(

@@ -240,5 +240,5 @@ def check_regular(status: os.stat_result, shown: str) -> None:
 
 
 def mtime_us(status: os.stat_result) -> int:
-    """Return a file's modification time in microseconds since 1970."""
-    return status.st_mtime_ns // 1000
+    """Return a file's modification time in microseconds since 1970; never 0, which is unknown."""
+    return status.st_mtime_ns // 1000 or 1
