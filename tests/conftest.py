@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # `make` names the cache, so that tests share what `make demo` pulled.
 CACHE = Path(os.environ.get("RETINUE_CACHE", ROOT / ".cache" / "models"))
-DEFAULT_MODELS = ("nanodet-g-416", "efficientnet-lite0")
+DEFAULT_MODELS = (
+    "nanodet-g-416",
+    "efficientnet-lite0",
+    "efficientnet-lite0-search",
+    "wordllama-text",
+)
 
 
 @pytest.fixture(autouse=True)

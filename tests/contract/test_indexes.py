@@ -1,4 +1,4 @@
-"""Every index plug-in keeps the contract; FAISS in each of its kinds."""
+"""Every index plug-in keeps the contract; FAISS in each of its kinds, Milvus in a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,17 @@ def subjects() -> Iterator[tuple[str, Subject]]:
 SUBJECTS = dict(subjects())
 
 
+@pytest.fixture(scope="session")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """What an index must be told to be made here; one database for all collections."""
+    return {"milvus": {"uri": str(tmp_path_factory.mktemp("milvus") / "vectors.db")}}
+
+
 @pytest.mark.parametrize("name", SUBJECTS)
 @pytest.mark.parametrize("check", index_suite.CHECKS, ids=lambda check: check.__name__)
-def test_contract(name: str, check: Check, tmp_path: Path) -> None:
-    check(SUBJECTS[name], tmp_path)
+def test_contract(
+    name: str, check: Check, tmp_path: Path, options: dict[str, dict[str, object]]
+) -> None:
+    subject = SUBJECTS[name]
+    more = {**subject.options, **options.get(name, {})}
+    check(Subject(subject.factory, more, subject.count, subject.recall), tmp_path)

@@ -21,6 +21,7 @@ import pytest
 import skimage.data  # type: ignore[import-untyped]
 
 from retinue.apps.detect.settings import DetectSettings
+from retinue.apps.search.settings import SearchSettings
 from retinue.core.settings import Settings, load_settings
 from retinue.models.card import Card
 from retinue.testing.onnx_models import color_detector
@@ -115,6 +116,7 @@ def test_settings_and_cards_shown_are_valid(page: Path, tmp_path: Path) -> None:
         file.write_text(block)
         settings = load_settings(file)
         DetectSettings.model_validate(settings.apps.get("detect", {}))
+        SearchSettings.model_validate(settings.apps.get("search", {}))
 
 
 def test_the_settings_page_shows_every_setting_with_its_default() -> None:
@@ -122,7 +124,10 @@ def test_the_settings_page_shows_every_setting_with_its_default() -> None:
     # TOML has no null: what has no default is shown as a comment.
     hidden = {"home", "cache", "apps"}
     defaults = Settings().model_dump(mode="json", exclude=hidden, exclude_none=True)
-    assert shown.pop("apps") == {"detect": DetectSettings().model_dump()}
+    assert shown.pop("apps") == {
+        "detect": DetectSettings().model_dump(),
+        "search": SearchSettings().model_dump(mode="json"),
+    }
     assert shown == defaults
 
 

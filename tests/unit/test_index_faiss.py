@@ -173,3 +173,66 @@ def test_on_a_full_disk_the_old_index_stays(tmp_path: Path):
     assert done.stdout.startswith("refused writing the index")
     assert len(BruteIndex.load(path)) == 10
     assert [entry.name for entry in tmp_path.iterdir()] == ["index"]
+
+
+def test_many_queries_at_once_are_answered_as_one_by_one(monkeypatch: pytest.MonkeyPatch):
+    world = coded()
+    queries = world.vectors(30)
+    single = [world.index.query(one[None], 10) for one in queries]
+    monkeypatch.setattr(module, "AT_ONCE", 5 * 200 * DIM)
+    for found, away in (world.index.query(queries, 10), world.index.query(queries[:0], 10)):
+        assert found.shape == away.shape == (len(found), 10)
+        for row in range(len(found)):
+            assert found[row].tolist() == single[row][0][0].tolist()
+            np.testing.assert_allclose(away[row], single[row][1][0], atol=1e-6)
+
+
+def test_the_rows_of_a_batch_are_read_together():
+    calls: list[int] = []
+    world = coded()
+    index = world.index
+    assert isinstance(index, FaissIndex)
+
+    def exact(ids: np.ndarray) -> np.ndarray:
+        calls.append(len(ids))
+        return world.exact(ids)
+
+    index._exact = exact
+    index.query(world.vectors(10), 10)
+    assert calls == [2000]
+
+
+def test_large_filters_of_coded_vectors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "EXACT_AMONG", 10)
+    world = coded()
+    ids = np.array(sorted(world.truth), np.int64)
+    world.check(among=ids[::2])
+    world.check(among=world.random.permutation(np.concatenate([ids[::3], ids[::3] + 1, [-4]])))
+    world.remove(ids[::4])
+    world.check(among=ids[::2])
+
+
+def test_it_says_what_it_is_and_takes():
+    world = World(Subject(FaissIndex, {"flat_up_to": 500}))
+    index = world.index
+    assert isinstance(index, FaissIndex)
+    world.add(np.arange(500))
+    assert index.stats()["kind"] == index.kind == "flat"
+    assert index.memory_bytes >= 500 * DIM * 4
+    world.add(np.arange(500, 20_500))
+    world.remove(np.arange(10))
+    stats = index.stats()
+    assert (stats["kind"], stats["vectors"], stats["hidden"]) == ("rabitq", 20_490, 10)
+    shared = 4 * DIM * (index.lists + DIM)
+    assert (index.memory_bytes - shared) / 20_490 <= 12 + 8 + 13
+
+
+@pytest.mark.parametrize("kind", ["rabitq", "pq", "hnsw"])
+def test_the_estimate_of_memory_is_near_the_file(kind: str, tmp_path: Path):
+    world = coded(6000, kind=kind, code_bytes=16)
+    index = world.index
+    assert isinstance(index, FaissIndex)
+    assert index.kind == kind
+    index.save(tmp_path / "index")
+    # Room to grow is in memory only, links of a graph that lead nowhere are too.
+    assert 0.8 < index.memory_bytes / (tmp_path / "index").stat().st_size < 1.6

@@ -14,17 +14,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event
 
 from retinue.core.errors import ConfigError, DiskFull, MissingExtra, NotWritable, StorageError
-from retinue.core.record import new_id
-from retinue.store import database, schema, tables
+from retinue.core.record import Record, new_id
+from retinue.store import codec, database, schema, tables
+from retinue.store.collections import open_collections
 from retinue.store.interface import Filter
 from retinue.store.records import open_records
-from retinue.testing.records import record
+from retinue.testing.records import fingerprint, record
 
 MORE = '''"""A later revision."""
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", {head!r}, None, None
 
 
 def upgrade():
@@ -50,7 +51,7 @@ def filled(path: Path, count: int = 3) -> Path:
 def later_migrations(tmp_path: Path) -> Path:
     folder = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, folder)
-    (folder / "versions" / "v0002_more.py").write_text(MORE)
+    (folder / "versions" / "v9999_more.py").write_text(MORE.format(head=schema.HEAD))
     return folder
 
 
@@ -112,13 +113,56 @@ def test_processes_may_open_a_new_database_at_once(path: Path) -> None:
         assert store.count() == 3
 
 
+def first_release(path: Path, tmp_path: Path, count: int) -> list[Record]:
+    """Make a database of revision 0001, as the first release left it, with records."""
+    folder = tmp_path / "first"
+    shutil.copytree(schema.MIGRATIONS, folder)
+    for later in (folder / "versions").glob("v*.py"):
+        if later.name != "v0001_records.py":
+            later.unlink()
+    engine = database.open_engine(url(path))
+    schema.migrate(engine, folder=folder, head="0001")
+    engine.dispose()
+    records = [record(n) for n in range(count)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute("SELECT version_num FROM retinue_schema").fetchall() == [
+            ("0001",)
+        ]
+        names = [row[1] for row in connection.execute("PRAGMA table_info(retinue_records)")]
+        for one in records:
+            row = codec.to_row(one)
+            marks = ", ".join("?" * len(names))
+            connection.execute(
+                f"INSERT INTO retinue_records VALUES ({marks})", [row[name] for name in names]
+            )
+    return records
+
+
 def test_an_older_database_is_upgraded_with_its_records(path: Path, tmp_path: Path) -> None:
+    records = first_release(path, tmp_path, 3)
+    with closing(open_records(url(path))) as store:
+        assert store.count() == 3
+        for one in records:
+            assert fingerprint(store.get(one.id).record) == fingerprint(one)
+    engine = database.open_engine(url(path))
+    with engine.connect() as connection:
+        assert schema.revision(connection) == schema.HEAD
+        context = MigrationContext.configure(
+            connection, opts={"version_table": schema.VERSION_TABLE}
+        )
+        assert compare_metadata(context, tables.metadata) == []
+    engine.dispose()
+    with closing(open_collections(url(path))) as collections:
+        assert collections.create("", "shop").count == 0
+
+
+def test_a_later_revision_finds_the_records(path: Path, tmp_path: Path) -> None:
     filled(path)
     engine = database.open_engine(url(path))
-    schema.migrate(engine, folder=later_migrations(tmp_path), head="0002")
+    schema.migrate(engine, folder=later_migrations(tmp_path), head="9999")
     with engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT more FROM retinue_records").scalars().all()
-        assert schema.revision(connection) == "0002"
+        assert schema.revision(connection) == "9999"
     engine.dispose()
     assert rows == [7, 7, 7]
 
@@ -126,10 +170,10 @@ def test_an_older_database_is_upgraded_with_its_records(path: Path, tmp_path: Pa
 def test_a_newer_database_is_refused_and_left_alone(path: Path, tmp_path: Path) -> None:
     filled(path)
     engine = database.open_engine(url(path))
-    schema.migrate(engine, folder=later_migrations(tmp_path), head="0002")
+    schema.migrate(engine, folder=later_migrations(tmp_path), head="9999")
     engine.dispose()
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"newer Retinue \(schema 0002.*upgrade retinue"):
+    with pytest.raises(StorageError, match=r"newer Retinue \(schema 9999.*upgrade retinue"):
         open_records(url(path))
     assert path.read_bytes() == before
 
@@ -137,14 +181,14 @@ def test_a_newer_database_is_refused_and_left_alone(path: Path, tmp_path: Path) 
 def test_a_failed_upgrade_changes_nothing(path: Path, tmp_path: Path) -> None:
     filled(path)
     folder = later_migrations(tmp_path)
-    with (folder / "versions" / "v0002_more.py").open("a") as file:
+    with (folder / "versions" / "v9999_more.py").open("a") as file:
         file.write("    op.execute('this is no SQL')\n")
     engine = database.open_engine(url(path))
     with (
         pytest.raises(StorageError, match="upgrading"),
         database.database_errors(engine.url, "upgrading"),
     ):
-        schema.migrate(engine, folder=folder, head="0002")
+        schema.migrate(engine, folder=folder, head="9999")
     engine.dispose()
     with closing(open_records(url(path))) as store:
         assert store.count() == 3
@@ -188,7 +232,7 @@ def test_a_folder_that_cannot_be_made_is_not_writable(path: Path) -> None:
 
 def test_a_full_disk_is_reported_and_loses_no_stored_record(path: Path) -> None:
     def small(connection: sqlite3.Connection, _entry: object) -> None:
-        connection.execute("PRAGMA max_page_count = 30")
+        connection.execute("PRAGMA max_page_count = 80")
 
     event.listen(Engine, "connect", small)
     stored: list[str] = []

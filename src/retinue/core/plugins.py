@@ -53,7 +53,7 @@ MODELS = Kind(
         "sources",
     ),
 )
-INDEXES = Kind("indexes", "retinue.index", "INDEX")
+INDEXES = Kind("indexes", "retinue.index", "INDEX", ("tuning",))
 OBSERVERS = Kind("observers", "retinue.monitor", "OBSERVER")
 APPS = Kind("apps", "retinue.apps", "APP")
 KINDS = (RUNTIMES, INDEXES, MODELS, OBSERVERS, APPS)

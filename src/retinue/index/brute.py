@@ -58,6 +58,12 @@ class BruteIndex:
         """All vectors (N, D), in the order of `ids`."""
         return self._vectors[: self._count]
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that it takes, about."""
+        # A place is an entry of a dict with two integers.
+        return self._ids.nbytes + self._vectors.nbytes + 100 * self._count
+
     def add(self, ids: Ids, vectors: Floats) -> None:
         """Add vectors; see `retinue.core.protocols.Index`."""
         vectors = check_vectors(vectors, self._dim)
@@ -97,16 +103,19 @@ class BruteIndex:
         vectors = check_vectors(vectors, self._dim)
         found, distances = nothing(len(vectors), check_k(k))
         ids, known = self.ids, self.vectors
+        places = None
         if among is not None:
-            allowed = set(among.tolist())
-            places = [self._place[one] for one in allowed if one in self._place]
-            ids, known = ids[places], known[places]
+            places = np.flatnonzero(np.isin(ids, among))
+            ids = ids[places]
+            # Where most are allowed, comparing with all is cheaper than copying those.
+            if 2 * len(places) < len(known):
+                known, places = known[places], None
         if not len(ids):
             return found, distances
-        step = max(1, BLOCK // len(ids))
+        step = max(1, BLOCK // len(known))
         for start in range(0, len(vectors), step):
             for row, cosines in enumerate(vectors[start : start + step] @ known.T, start):
-                best, away = nearest(ids, cosines, k)
+                best, away = nearest(ids, cosines if places is None else cosines[places], k)
                 found[row, : len(best)], distances[row, : len(best)] = best, away
         return found, distances
 

@@ -24,10 +24,11 @@ from retinue.index._checks import (
     check_k,
     check_vectors,
     nearest,
+    nearest_rows,
     nothing,
 )
 from retinue.index._file import corrupt, read_index, write_index
-from retinue.index._labels import Labels
+from retinue.index._labels import Labels, Mask
 from retinue.index.brute import BruteIndex
 
 # Its types are SWIG's, which name neither arguments nor all classes.
@@ -36,8 +37,12 @@ faiss: Any = importlib.import_module("faiss")
 Kind = Literal["rabitq", "pq", "hnsw"]
 
 KIND: Final = "faiss"
-EXACT_AMONG: Final = 20_000
+EXACT_AMONG: Final = 5_000
 """Where a filter leaves so few, they are compared exactly instead of searched for."""
+MOST_PROBES: Final = 32
+"""How many times ``nprobe`` lists are looked at where a filter leaves little of each."""
+AT_ONCE: Final = 2**20
+"""Floats of candidates' vectors that are read and compared at a time, at least one query's."""
 DROP_AT: Final = 0.1
 """Share of removed vectors from which their codes are dropped."""
 
@@ -107,6 +112,49 @@ class FaissIndex:
         """Vectors that its number of inverted lists suits; build anew at four times as many."""
         return int(self._options["expected"])
 
+    @property
+    def kind(self) -> str:
+        """How it searches now: "flat" until it trains, then "rabitq", "pq" or "hnsw"."""
+        return "flat" if self._flat is not None else str(self._options["kind"])
+
+    @property
+    def exact_distances(self) -> bool:
+        """Whether distances are those of the vectors, not of their codes."""
+        return self._flat is not None or self._exact is not None
+
+    @property
+    def lists(self) -> int:
+        """Inverted lists; 0 where there are none."""
+        if self.kind in ("flat", "hnsw"):
+            return 0
+        return int(faiss.extract_index_ivf(self._coded).nlist)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that it takes, about: what grows with vectors, lists and dimensions."""
+        if self._flat is not None:
+            return self._flat.memory_bytes
+        held, square = int(self._coded.ntotal), 4 * self._dim**2
+        if self.kind == "hnsw":
+            # 16-bit floats; 64 links below and 32 in each of 1/31 levels above; offset, level.
+            return held * (2 * self._dim + 4 * 66 + 12) + self._labels.nbytes
+        code = int(faiss.extract_index_ivf(self._coded).code_size) + 8
+        shared = 4 * self._dim * self.lists + square
+        return held * code + shared + self._labels.nbytes
+
+    def stats(self) -> dict[str, int | str]:
+        """Return what an operator may want to see of it: kind, sizes, settings of the search."""
+        return {
+            "kind": self.kind,
+            "vectors": len(self),
+            "hidden": len(self._labels.hidden),
+            "trained_for": self.trained_for,
+            "lists": self.lists,
+            "nprobe": self.nprobe,
+            "rescore": self.rescore,
+            "memory_bytes": self.memory_bytes,
+        }
+
     def __len__(self) -> int:
         """Vectors that can be found."""
         return len(self._labels) if self._flat is None else len(self._flat)
@@ -162,49 +210,65 @@ class FaissIndex:
             return self._flat.query(vectors, k, among=among)
         vectors = check_vectors(vectors, self._dim)
         found, distances = nothing(len(vectors), check_k(k))
-        allowed = self._labels.alive(among)
-        if among is not None and self._exact is not None and len(allowed) <= EXACT_AMONG:
-            ids = self._labels.ids(allowed)
+        if not len(vectors):
+            return found, distances
+        mask = None if among is None else self._labels.mask(np.asarray(among, np.int64).ravel())
+        allowed = len(self._labels) if mask is None else int(np.count_nonzero(mask))
+        if mask is not None and self._exact is not None and allowed <= EXACT_AMONG:
+            ids = self._labels.ids(np.flatnonzero(mask))
             if len(ids):
                 known = self._exact(ids)
                 for row, vector in enumerate(vectors):
                     best, away = nearest(ids, known @ vector, k)
                     found[row, : len(best)], distances[row, : len(best)] = best, away
             return found, distances
-        selector = self._selector(allowed if among is not None else None)
         wanted = max(self.rescore, 4 * k) if self._exact is not None else k
-        wanted = min(wanted, len(self._labels))
+        wanted = min(wanted, allowed)
         if not wanted:
             return found, distances
-        share = len(allowed) / max(len(self._labels), 1) if among is not None else 1.0
+        share = allowed / len(self._labels)
+        selector = self._selector(mask)
         cosines, positions = self._search(vectors, wanted, selector, share)
-        for row, vector in enumerate(vectors):
-            hit = positions[row] >= 0
-            ids, values = self._labels.ids(positions[row][hit]), cosines[row][hit]
-            if self._exact is not None and len(ids):
-                values = self._exact(ids) @ vector
-            best, away = nearest(ids, values, k)
-            found[row, : len(best)], distances[row, : len(best)] = best, away
+        # So many queries at a time that the vectors of their candidates fit into caches.
+        step = max(1, AT_ONCE // (wanted * self._dim))
+        for start in range(0, len(vectors), step):
+            rows = slice(start, start + step)
+            ids, values = self._rescored(vectors[rows], cosines[rows], positions[rows])
+            best, away = nearest_rows(ids, values, k)
+            found[rows, : best.shape[1]], distances[rows, : best.shape[1]] = best, away
         return found, distances
 
-    def _selector(self, allowed: Ids | None) -> Any:
+    def _rescored(self, vectors: Floats, cosines: Floats, positions: Ids) -> tuple[Ids, Floats]:
+        """Return candidates (Q, N) as ids, -1 for none, with cosines that are exact if they can."""
+        hit = positions >= 0
+        ids, values = np.full(hit.shape, -1, np.int64), np.full(hit.shape, -np.inf, np.float32)
+        ids[hit] = self._labels.ids(positions[hit])
+        if self._exact is None:
+            values[hit] = cosines[hit]
+        elif hit.any():
+            known, start = self._exact(ids[hit]), 0
+            for row, count in enumerate(hit.sum(axis=1).tolist()):
+                values[row, hit[row]] = known[start : start + count] @ vectors[row]
+                start += count
+        return ids, values
+
+    def _selector(self, mask: Mask | None) -> Any:
         """Return FAISS' selector of positions, None where all that FAISS holds may be found."""
-        if allowed is None and not len(self._labels.hidden):
+        if mask is None and not self._labels.hides:
             return None
-        mask = self._labels.visible() if allowed is None else self._labels.only(allowed)
-        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        packed = self._labels.packed() if mask is None else np.packbits(mask, bitorder="little")
+        return faiss.IDSelectorBitmap(packed)
 
     def _search(
         self, vectors: Floats, wanted: int, selector: Any, share: float
     ) -> tuple[Floats, Ids]:
         # Where a filter hides most of a list, more lists are needed for as many candidates.
-        probes = self.nprobe * min(8, math.ceil(1 / max(share, 1e-6)))
+        probes = self.nprobe * min(MOST_PROBES, math.ceil(1 / max(share, 1e-6)))
         if self._options["kind"] == "hnsw":
             depth = max(wanted, 8 * probes)
             parameters = faiss.SearchParametersHNSW(efSearch=depth, sel=selector)
         else:
-            lists = faiss.extract_index_ivf(self._coded).nlist
-            inner = faiss.SearchParametersIVF(nprobe=min(probes, lists), sel=selector)
+            inner = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=selector)
             parameters = faiss.SearchParametersPreTransform(index_params=inner)
         cosines, positions = self._coded.search(vectors, wanted, params=parameters)
         return cosines, positions

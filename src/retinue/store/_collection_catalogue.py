@@ -86,6 +86,8 @@ class Catalogue:
         """Delete a collection with all that the database knows of it; return its items."""
         key = collection.key
         with self.writing("deleting a collection") as connection:
+            # First, so that whoever writes it now is waited for, and nothing of it is left.
+            connection.execute(delete(collections).where(collections.c.key == key))
             found = connection.execute(select(spaces.c.key).where(spaces.c.collection == key))
             for space in found.scalars().all():
                 for table in (vectors, dropped):
@@ -93,14 +95,18 @@ class Catalogue:
             removed = connection.execute(delete(items).where(items.c.collection == key)).rowcount
             for table in (spaces, fields, failures):
                 connection.execute(delete(table).where(table.c.collection == key))
-            connection.execute(delete(collections).where(collections.c.key == key))
         return int(removed)
 
     def add_space(self, collection: Collection, space: Space) -> Space:
-        """Return the collection's space of a model's version; made as given when there is none."""
+        """Return the collection's space of a model's version; made as given when there is none.
+
+        Raises:
+            NotFound: the collection was deleted meanwhile.
+        """
         row = {name: getattr(space, name) for name in writes.SPACE_FIELDS}
         row |= {"collection": collection.key, "count": 0, "next_slot": 0, "floor": 0}
         with self.writing("adding a model to a collection") as connection:
+            writes.generation_of(connection, collection)
             connection.execute(insert_new(connection, spaces), [row])
         found = self.spaces(collection)
         return next(s for s in found if (s.model, s.version) == (space.model, space.version))
@@ -132,8 +138,11 @@ class Catalogue:
 
     @contextmanager
     def reading(self, doing: str) -> Iterator[Connection]:
-        """A connection to read by; what the database raises is translated."""
+        """A connection that reads one state of the database; what that raises is translated."""
         with database_errors(self._engine.url, doing), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                # Else each statement would see what was committed before it.
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Row
 
 MAX_ID = 512
+# NUL, and surrogates that do not stand for a byte of a file name.
+_REFUSED = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,8 @@ class Changes:
 
 def clean(text: str) -> str:
     """Return a text that any database can hold: file names need not be UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "�")
+    plain = _REFUSED.sub("�", text)
+    return plain.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def item_of(row: Row[Any]) -> Item:

@@ -48,7 +48,7 @@ def apply(
     added = sum(one not in old for one in ids)
     if not puts and not gone:
         _note_failures(connection, collection, [], failed)
-        return _generation(connection, collection)
+        return generation_of(connection, collection)
     generation = raise_generation(connection, collection, added - len(gone), added)
     first = _next_number(connection, collection) - added
     every = set(connection.execute(_spaces_of(collection)).scalars())
@@ -155,10 +155,11 @@ def raise_generation(
     )
     if not changed.rowcount:
         raise NotFound(f"the collection {collection.name!r} was deleted")
-    return _generation(connection, collection)
+    return generation_of(connection, collection)
 
 
-def _generation(connection: Connection, collection: Collection) -> int:
+def generation_of(connection: Connection, collection: Collection) -> int:
+    """Return a collection's generation, or raise `NotFound`."""
     query = select(collections.c.generation).where(collections.c.key == collection.key)
     found = connection.execute(query).scalar()
     if found is None:

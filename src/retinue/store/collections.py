@@ -9,6 +9,7 @@ A collection has one writer at a time, which is its caller's business; readers m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,9 +99,9 @@ class Collections(Catalogue):
             InvalidRequest: an id is given twice.
             NotFound: the collection was deleted meanwhile.
         """
-        ids = [put.id for put in puts] + list(removes)
-        if len(set(ids)) < len(ids):
-            twice = next(one for one in ids if ids.count(one) > 1)
+        times = Counter(clean(one) for one in (*(put.id for put in puts), *removes))
+        twice, most = next(iter(times.most_common(1)), ("", 0))
+        if most > 1:
             raise InvalidRequest(f"the id {twice[:80]!r} is given twice; an item has one")
         with self.writing("writing items") as connection:
             return writes.apply(connection, collection, puts, removes, failed)
@@ -140,9 +141,10 @@ class Collections(Catalogue):
             at = select(collections.c.generation).where(collections.c.key == collection.key)
             generation = connection.execute(at).scalar()
             floor = connection.execute(select(spaces.c.floor).where(spaces.c.key == space.key))
-            whole = since < (floor.scalar() or 0) or since <= 0
             if generation is None:
                 raise NotFound(f"the collection {collection.name!r} was deleted")
+            # A database that was restored may be older than what its reader has kept.
+            whole = since < (floor.scalar() or 0) or not 0 < since <= generation
             after = -1 if whole else since
             put = select(vectors.c.slot, vectors.c.number).where(
                 vectors.c.space == space.key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ NAMES: Final = (
     *("image", "text", "id", "box", "terms", "where", "k", "offset", "model"),
     *("rerank", "dedupe", "deadline_ms"),
 )
+_KINDS: Final = ("image", "text", "id")
 _TERM_NAMES: Final = ("image", "text", "id", "box", "weight")
 
 
@@ -103,6 +105,7 @@ def parse_asked(fields: Mapping[str, Any], image: bytes = b"") -> Asked:
     Raises:
         InvalidRequest: a name is unknown, or a value is out of its limits.
     """
+    fields = _given(fields)
     unknown = sorted(set(fields) - set(NAMES))
     if unknown:
         raise InvalidRequest(f"no field {unknown[0][:60]!r}; a query has: {', '.join(NAMES)}")
@@ -119,8 +122,13 @@ def parse_asked(fields: Mapping[str, Any], image: bytes = b"") -> Asked:
     )
 
 
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    # JSON's null is as good as nothing.
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _terms(fields: Mapping[str, Any], image: bytes) -> tuple[AskedTerm, ...]:
-    given = {name: fields[name] for name in ("image", "text", "id") if fields.get(name)}
+    given = {name: fields[name] for name in _KINDS if fields.get(name, "") != ""}
     if image and "image" in given:
         raise InvalidRequest("the image is given twice: as a file and as a field")
     box = _box(fields.get("box"))
@@ -138,11 +146,12 @@ def _terms(fields: Mapping[str, Any], image: bytes) -> tuple[AskedTerm, ...]:
 
 
 def _term(fields: Mapping[str, Any]) -> AskedTerm:
+    fields = _given(fields)
     unknown = sorted(set(fields) - set(_TERM_NAMES))
     if unknown:
         known = ", ".join(_TERM_NAMES)
         raise InvalidRequest(f"no field {unknown[0][:60]!r}; a term has: {known}")
-    kinds = [name for name in ("image", "text", "id") if fields.get(name)]
+    kinds = [name for name in _KINDS if fields.get(name, "") != ""]
     if len(kinds) != 1:
         raise InvalidRequest("a term has exactly one of image, text and id")
     text = _text(fields.get("text", ""), "text", MAX_TEXT).strip()
@@ -150,30 +159,33 @@ def _term(fields: Mapping[str, Any]) -> AskedTerm:
         raise InvalidRequest("the text is empty; say what to look for")
     weight = fields.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise InvalidRequest(f"weight must be a number, not {str(weight)[:40]!r}")
+        raise InvalidRequest(f"weight must be a number, not {reprlib.repr(weight)}")
     box = _box(fields.get("box"))
     if box and text:
         raise InvalidRequest("a text has no box; a box is a region of an image or of an item")
     return AskedTerm(
-        image=_base64(fields.get("image")),
+        image=_base64(fields.get("image", "")),
         text=text,
         id=_text(fields.get("id", ""), "id", 512),
         box=box,
-        weight=check_weight(float(weight)),
+        weight=float(check_weight(weight)),
     )
 
 
 def _base64(value: Any) -> bytes:
-    if not value:
+    if value == "":
         return b""
     if not isinstance(value, str):
         raise InvalidRequest("image must be the file in base64")
     try:
-        return base64.b64decode(
+        data = base64.b64decode(
             value.partition(",")[2] if value[:5] == "data:" else value, validate=True
         )
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"image is no base64: {error}") from error
+    if not data:
+        raise InvalidRequest("the image is empty; send the whole file in base64")
+    return data
 
 
 def _text(value: Any, name: str, limit: int) -> str:
@@ -190,13 +202,13 @@ def _whole(value: Any, name: str) -> int:
             raise ValueError
         return int(value)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidRequest(f"{name} must be a whole number, not {str(value)[:40]!r}") from None
+        raise InvalidRequest(f"{name} must be a whole number, not {reprlib.repr(value)}") from None
 
 
 def _flag(value: Any, name: str) -> bool:
     known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
     if not isinstance(value, bool | str) or value not in known:
-        raise InvalidRequest(f"{name} must be true or false, not {str(value)[:40]!r}")
+        raise InvalidRequest(f"{name} must be true or false, not {reprlib.repr(value)}")
     return known[value]
 
 
@@ -205,7 +217,7 @@ def _deadline(value: Any) -> float | None:
         return None
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not 0 < number <= MAX_DEADLINE_MS:
         raise InvalidRequest(f"deadline_ms must be more than 0 and at most {MAX_DEADLINE_MS:g}")
@@ -213,12 +225,12 @@ def _deadline(value: Any) -> float | None:
 
 
 def _box(value: Any) -> Box | None:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
     parts = value.split(",") if isinstance(value, str) else value
     try:
-        x1, y1, x2, y2 = (float(part) for part in parts)
-    except (TypeError, ValueError):
+        x1, y1, x2, y2 = (float(part) for part in (() if isinstance(parts, dict) else parts))
+    except (TypeError, ValueError, OverflowError):
         raise InvalidRequest("box must be four numbers: x1, y1, x2, y2 in pixels") from None
     if not np.isfinite([x1, y1, x2, y2]).all() or x2 <= x1 or y2 <= y1:
         raise InvalidRequest("a box is x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2")

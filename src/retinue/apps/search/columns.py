@@ -85,15 +85,14 @@ class Column:
 
     def equal(self, values: Iterable[str | float | bool | None]) -> Mask:
         """Return which items have one of some values; None stands for none at all."""
-        mask = np.zeros(self._size, np.bool_)
-        for value in values:
-            if value is None:
-                mask |= ~self.present()
-            elif isinstance(value, str):
-                code = self._vocabulary.get(value, -1)
-                mask[self._items[self._codes == code]] = True
-            else:
-                mask |= self._numbers[: self._size] == float(value)
+        wanted = set(values)
+        numbers = [float(v) for v in wanted if v is not None and not isinstance(v, str)]
+        mask: Mask = np.isin(self._numbers[: self._size], numbers)
+        fits = np.zeros(len(self._vocabulary), np.bool_)
+        fits[[self._vocabulary[v] for v in wanted if v in self._vocabulary]] = True
+        mask[self._items[fits[self._codes]]] = True
+        if None in wanted:
+            mask |= ~self.present()
         return mask
 
     def texts_where(self, holds: Callable[[str, str], bool], value: str) -> Mask:

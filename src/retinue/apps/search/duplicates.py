@@ -18,6 +18,7 @@ Source: https://github.com/facebook/ThreatExchange/tree/main/pdq
 """
 _PIECES: Final = 16
 _FLIPS: Final = 1
+_AT_ONCE: Final = 4096
 
 Codes = NDArray[np.uint8]
 
@@ -38,11 +39,14 @@ def near_pairs(codes: Codes) -> Iterable[tuple[int, int]]:
     index = faiss.IndexBinaryMultiHash(256, _PIECES, 256 // _PIECES)
     index.nflip = _FLIPS
     index.add(codes)
-    limits, _, found = index.range_search(codes, NEAR + 1)
-    for row in range(len(codes)):
-        for other in found[int(limits[row]) : int(limits[row + 1])]:
-            if other < row:
-                yield int(other), row
+    for start in range(0, len(codes), _AT_ONCE):
+        some = codes[start : start + _AT_ONCE]
+        # FAISS takes what is nearer than a radius.
+        limits, _, found = index.range_search(some, NEAR + 1)
+        for place, row in enumerate(range(start, start + len(some))):
+            for other in found[int(limits[place]) : int(limits[place + 1])]:
+                if other < row:
+                    yield int(other), row
 
 
 def group_all(store: Collections, collection: Collection) -> int:
@@ -50,24 +54,24 @@ def group_all(store: Collections, collection: Collection) -> int:
 
     Groups are chains: two pictures may be in one because both are like a third.
     """
-    numbers: list[int] = []
-    known: list[int] = []
-    hashes: list[bytes | None] = []
+    known: dict[int, int] = {}
     first: dict[str, int] = {}
+    hashed: dict[bytes, int] = {}
     joined = _Groups()
     for row in store.rows(collection, -1, ["sha256", "pdq", "duplicate_of"]):
         number, sha256, pdq, group = tuple(row)
-        numbers.append(number)
-        known.append(group)
-        hashes.append(None if pdq is None else bytes(pdq))
+        known[number] = group
         joined.join(first.setdefault(sha256, number), number)
-    hashed = [place for place, code in enumerate(hashes) if code is not None]
+        if pdq is not None:
+            # Equal hashes are joined here: a thousand of them would be half a million pairs.
+            joined.join(hashed.setdefault(bytes(pdq), number), number)
     if hashed:
-        codes = np.frombuffer(b"".join(hashes[p] or b"" for p in hashed), np.uint8).reshape(-1, 32)
+        codes = np.frombuffer(b"".join(hashed), np.uint8).reshape(-1, 32)
+        numbers = list(hashed.values())
         for one, other in near_pairs(codes):
-            joined.join(numbers[hashed[one]], numbers[hashed[other]])
-    wanted = {number: joined.head(number) for number in numbers}
-    changed = {n: wanted[n] for n, group in zip(numbers, known, strict=True) if wanted[n] != group}
+            joined.join(numbers[one], numbers[other])
+    wanted = {number: joined.head(number) for number in known}
+    changed = {n: wanted[n] for n, group in known.items() if wanted[n] != group}
     store.set_duplicates(collection, changed)
     heads = {head for number, head in wanted.items() if head != number}
     return sum(head in heads for head in wanted.values())

@@ -10,6 +10,8 @@ of them.
 from __future__ import annotations
 
 import difflib
+import reprlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -24,6 +26,7 @@ MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 64
 MAX_VALUES: Final = 1000
 MAX_TEXT: Final = 1000
+MAX_NAME: Final = 128
 RANGES: Final = ("gte", "gt", "lte", "lt")
 OPERATORS: Final = (*RANGES, "ne", "in", "prefix", "contains", "exists")
 
@@ -78,9 +81,12 @@ def _parse(where: Any, depth: int) -> Condition:
     if depth > MAX_DEPTH:
         raise InvalidRequest(f"where is nested more than {MAX_DEPTH} deep; make it flatter")
     if not isinstance(where, dict) or not where:
-        raise InvalidRequest(f"where must be an object of fields, not {str(where)[:80]!r}")
+        raise InvalidRequest(f"where must be an object of fields, not {reprlib.repr(where)}")
     parts: list[Condition] = []
     for name, value in where.items():
+        if not isinstance(name, str) or len(name) > MAX_NAME:
+            shown = reprlib.repr(name)
+            raise InvalidRequest(f"{shown} is no field's name: a text of at most {MAX_NAME}")
         if name in ("any", "all") and isinstance(value, list) and _objects(value):
             parts.append(Junction(name, tuple(_parse(one, depth + 1) for one in value)))
         elif name == "not" and isinstance(value, dict):
@@ -109,7 +115,9 @@ def _field(name: str, value: Any) -> Iterator[Condition]:
 def _operator(name: str, operator: str, operand: Any) -> Condition:
     if operator not in OPERATORS:
         known = ", ".join(OPERATORS)
-        raise InvalidRequest(f"where {name!r}: no operator {operator[:40]!r}; there are {known}")
+        raise InvalidRequest(
+            f"where {name!r}: no operator {reprlib.repr(operator)}; there are {known}"
+        )
     if operator == "exists":
         if not isinstance(operand, bool):
             raise InvalidRequest(f"where {name!r}: exists takes true or false")
@@ -133,8 +141,12 @@ def _values(name: str, values: Any) -> tuple[Scalar, ...]:
 
 
 def _scalar(name: str, value: Any) -> Scalar:
-    if value is None or isinstance(value, bool | int | float):
-        return value if value is None or isinstance(value, bool) else float(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        if not abs(value) <= sys.float_info.max:
+            raise InvalidRequest(f"where {name!r}: a number must be finite")
+        return float(value)
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise InvalidRequest(
             f"where {name!r}: a value is a text of at most {MAX_TEXT} characters, a number, true, "

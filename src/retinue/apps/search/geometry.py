@@ -21,6 +21,8 @@ SIDE: Final = 256
 RATIO: Final = 0.8
 TOLERANCE_PX: Final = 5.0
 LEAST: Final = 4
+BORDER: Final = 31
+"""Pixels from the edge within which ORB looks for no corners."""
 
 
 def features(pixels: Pixels) -> Features:
@@ -33,6 +35,9 @@ def features(pixels: Pixels) -> Features:
     if scale < 1:
         size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if min(pixels.shape[:2]) <= 2 * BORDER:
+        # OpenCV fails on a picture so thin that its pyramid has no pixels.
+        return np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     finder = cv2.ORB_create(nfeatures=CORNERS, fastThreshold=10)  # type: ignore[attr-defined]
     corners, descriptors = finder.detectAndCompute(grey, None)

@@ -65,12 +65,15 @@ class Pipe(Generic[T]):
         batch: list[T] = []
         until = time.monotonic() + POLL_S
         while len(batch) < most:
+            left = until - time.monotonic()
             try:
-                batch.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
+                batch.append(self._queue.get(timeout=min(max(0.0, left), POLL_S)))
             except queue.Empty:
                 # A last, short batch does not wait for what cannot come.
-                if not batch or time.monotonic() >= until or not self._makers:
+                over = not self._makers or self._stopped.is_set()
+                if not batch or over or time.monotonic() >= until:
                     return batch
-            if len(batch) == 1:
-                until = time.monotonic() + wait_s
+            else:
+                if len(batch) == 1:
+                    until = time.monotonic() + wait_s
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +28,6 @@ PDQ_LEAST: Final = 50
 
 Source: https://github.com/facebook/ThreatExchange/tree/main/pdq
 """
-MAX_ZOOM: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,8 +106,8 @@ def region(data: bytes, box: Box, limits: Limits, decode_size: tuple[int, int]) 
     header = probe(data, limits)
     width, height = header.width, header.height
     x1, y1, x2, y2 = clipped(box, width, height)
-    zoom = min(MAX_ZOOM, max(width / (x2 - x1), height / (y2 - y1)))
-    target = (int(decode_size[0] * zoom), int(decode_size[1] * zoom))
+    zoom = max(width / (x2 - x1), height / (y2 - y1))
+    target = (math.ceil(decode_size[0] * zoom), math.ceil(decode_size[1] * zoom))
     image = decode(data, limits=limits, target=target)
     return cut(image, (x1, y1, x2, y2))
 

@@ -20,6 +20,7 @@ from retinue.apps.search import geometry
 from retinue.apps.search.query import Floats, Query, Term
 from retinue.apps.search.space import OpenSpace
 from retinue.apps.search.tokens import distances, interaction
+from retinue.core.errors import PluginError
 from retinue.core.plugins import resolve
 
 MARGIN: Final = 1.5
@@ -55,7 +56,8 @@ class Candidates:
 
     def picture_term(self) -> Term | None:
         """Return the heaviest wanted term that is a picture, or None."""
-        wanted = [t for t in self.query.terms if t.weight > 0 and t.tokens is not None]
+        pictures = (t for t in self.query.terms if t.tokens is not None or t.pixels is not None)
+        wanted = [term for term in pictures if term.weight > 0]
         return max(wanted, key=lambda term: term.weight, default=None)
 
 
@@ -132,7 +134,9 @@ class PatchTokens:
     def applies(self, candidates: Candidates) -> bool:
         """Whether the query is a picture alone, and the model gives tokens."""
         alone = len(candidates.direction) == 1
-        return alone and candidates.space.tokens is not None and bool(candidates.picture_term())
+        term = candidates.picture_term()
+        had = term is not None and term.tokens is not None
+        return alone and had and candidates.space.tokens is not None
 
     def run(self, candidates: Candidates) -> None:
         """Compare each patch of the query with each patch of each candidate."""
@@ -203,6 +207,29 @@ BUILT_IN: Final[Mapping[str, Callable[[], Stage]]] = {
 }
 
 
+_MEMBERS: Final = ("name", "usual_ms", "applies", "run")
+
+
+def _made(name: str) -> Stage:
+    if name not in BUILT_IN and not all(name.partition(":")):
+        known = ", ".join(BUILT_IN)
+        raise PluginError(
+            f"no re-ranking stage is called {name!r}; there are: {known}; name one of your own as "
+            "'module:attribute'"
+        )
+    try:
+        stage: Stage = (BUILT_IN.get(name) or resolve(name))()
+    except PluginError:
+        raise
+    except Exception as error:  # an isolation boundary: a stage of one's own may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"the re-ranking stage {name!r} cannot be made: {reason}") from error
+    missing = [member for member in _MEMBERS if not hasattr(stage, member)]
+    if missing:
+        raise PluginError(f"the re-ranking stage {name!r} has no {', '.join(missing)}")
+    return stage
+
+
 class Reranker:
     """Runs the stages that there is time for. May be used by several threads at once.
 
@@ -210,11 +237,11 @@ class Reranker:
         names: Stages in their order, built in or "module:attribute" of a callable that makes one.
 
     Raises:
-        PluginError: a stage cannot be imported.
+        PluginError: a stage is unknown, cannot be imported or made, or lacks a member.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.stages = tuple((BUILT_IN.get(name) or resolve(name))() for name in names)
+        self.stages = tuple(_made(name) for name in names)
         self._usual = {stage.name: float(stage.usual_ms) for stage in self.stages}
         self._lock = threading.Lock()
 
