@@ -242,7 +242,7 @@ class Collection:
         return self._opened.search(query, space)
 
     def _version(self, model: str) -> str:
-        return self._models.entry(model).version
+        return self._models.model(model).version
 
     def _given(self, model: str, term: Any) -> Given:
         if term.image:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from retinue.apps.search.api import Collection
 from retinue.apps.search.ask import parse_asked
-from retinue.apps.search.space import AT_ONCE, Field, OpenSpace
+from retinue.apps.search.space import Field, OpenSpace
 from retinue.core.errors import InputNotFound, InvalidRequest, storage_errors
+from retinue.index.tuning import exact_neighbours
+from retinue.index.tuning import tune as choose
 from retinue.measure.retrieval import average_precisions, mean, recall_at
 from retinue.models.base import class_names
 
@@ -144,23 +146,6 @@ def _latency(taken: Sequence[float]) -> dict[str, float]:
     return {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2)}
 
 
-def exact_neighbours(
-    field: Field, slots: NDArray[np.int64], queries: NDArray[np.float32], k: int
-) -> NDArray[np.int64]:
-    """Return the k nearest slots (Q, k) of queries (Q, D), by comparing with all; -1 for none."""
-    best = np.full((len(queries), k), -np.inf, np.float32)
-    found = np.full((len(queries), k), -1, np.int64)
-    for start in range(0, len(slots), AT_ONCE):
-        some = slots[start : start + AT_ONCE]
-        cosines = np.concatenate([best, queries @ field.exact(some).T], axis=1)
-        ids = np.concatenate([found, np.broadcast_to(some, (len(queries), len(some)))], axis=1)
-        first = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-        best = np.take_along_axis(cosines, first, axis=1)
-        found = np.take_along_axis(ids, first, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    return np.asarray(np.take_along_axis(found, order, axis=1), np.int64)
-
-
 def probes(collection: Collection, space: OpenSpace, count: int) -> dict[str, NDArray[np.float32]]:
     """Return vectors to measure an index with, by the kind of query.
 
@@ -200,7 +185,8 @@ def bench(collection: Collection, *, queries: int = 200, k: int = 10) -> dict[st
     report: dict[str, Any] = {"collection": collection.name, "items": len(space)}
     for kind, vectors in probes(collection, space, queries).items():
         field = _field_of(space, kind)
-        truth = exact_neighbours(field, space.slots(), vectors, min(k, len(space)))
+        near = min(k, len(space))
+        truth, _ = exact_neighbours(field.exact, space.slots(), vectors, near)
         taken = []
         found = np.full((len(vectors), k), -1, np.int64)
         for row, vector in enumerate(vectors):
@@ -226,8 +212,6 @@ def tune(collection: Collection, *, recall: float, latency_ms: float) -> dict[st
     Returns:
         By kind of query, what was chosen and measured.
     """
-    from retinue.index.tuning import tune as choose
-
     space = collection.open_space()
     report: dict[str, Any] = {"collection": collection.name, "items": len(space)}
     for kind, vectors in probes(collection, space, 400).items():
@@ -237,9 +221,9 @@ def tune(collection: Collection, *, recall: float, latency_ms: float) -> dict[st
         if not getattr(index, "trained", False):
             report[kind] = {"kind": "flat", "why": "exact search needs no tuning"}
             continue
-        truth = exact_neighbours(field, space.slots(), vectors, 10)
+        truth = exact_neighbours(field.exact, space.slots(), vectors, 10)
         with field.lock:
-            tuned = choose(index, vectors, truth, recall=recall, k=10, latency_ms=latency_ms)
+            tuned = choose(index, vectors, truth, recall=recall, latency_ms=latency_ms)
             if kind == "text" and field.name == "image":
                 index.nprobe = max(before[0], index.nprobe)
                 index.rescore = max(before[1], index.rescore)

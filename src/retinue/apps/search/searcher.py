@@ -105,6 +105,7 @@ class OpenCollection:
         self._thumbnails, self._indexes = thumbnails, indexes
         self._reranker, self._candidates = reranker, candidates
         self._spaces: dict[int, OpenSpace] = {}
+        self._known: tuple[int, list[Space]] = (-1, [])
         self._columns = Columns(store, collection)
         self._lock = threading.Lock()
 
@@ -121,7 +122,13 @@ class OpenCollection:
 
     def spaces(self) -> list[Space]:
         """Return the spaces of all models and versions, oldest first."""
-        return self._store.spaces(self.collection)
+        generation, known = self._known
+        if generation != self.collection.generation or not known:
+            # Read before the spaces: what comes between is read again the next time.
+            generation = self.collection.generation
+            known = self._store.spaces(self.collection)
+            self._known = generation, known
+        return known
 
     def models(self) -> dict[str, Space]:
         """Return the space that answers for each model: that which most items have."""
@@ -140,7 +147,7 @@ class OpenCollection:
         Raises:
             InvalidRequest: the collection has no vectors of this model, or of this version.
         """
-        known = self._store.spaces(self.collection)
+        known = self.spaces()
         model = model or (known[0].model if known else "")
         fits = [s for s in known if s.model == model and version in ("", s.version)]
         if not fits:
@@ -243,7 +250,8 @@ class OpenCollection:
         """Return the cosine; where several fields count, the weighted mean of how unusual it is."""
         total = np.zeros(len(slots), np.float32)
         for name, vector in unit.items():
-            cosines = space.fields[name].exact(slots) @ vector
+            # Rounded vectors may be a little longer than 1.
+            cosines = np.clip(space.fields[name].exact(slots) @ vector, -1, 1)
             if len(unit) > 1:
                 usual = space.fields[name].background(space.slots()) @ vector
                 cosines = (cosines - usual.mean()) / max(float(usual.std()), 1e-6)

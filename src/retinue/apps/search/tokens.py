@@ -56,19 +56,13 @@ def matched_regions(
     best = 1 - differing.min(axis=1).reshape(grid) * (2 / bits)
     # What is strong for this very picture: half-way to its best patch.
     bound = max(MATCHED, float(best.mean() + best.max()) / 2)
+    mask = (best >= bound).astype(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    across, down = width / grid[1], height / grid[0]
     regions = []
-    for rows, columns in _connected(best >= bound):
-        box = [
-            columns.min() * width / grid[1],
-            rows.min() * height / grid[0],
-            (columns.max() + 1) * width / grid[1],
-            (rows.max() + 1) * height / grid[0],
-        ]
-        regions.append([*(round(float(edge), 1) for edge in box), float(best[rows, columns].max())])
+    for label in range(1, count):
+        left, top, columns, rows = boxes[label, :4].tolist()
+        edges = (left * across, top * down, (left + columns) * across, (top + rows) * down)
+        strength = float(best[labels == label].max())
+        regions.append([*(round(edge, 1) for edge in edges), strength])
     return sorted(regions, key=lambda region: -region[4])[:8]
-
-
-def _connected(mask: NDArray[np.bool_]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    places = (np.nonzero(labels == label) for label in range(1, count))
-    return [(rows, columns) for rows, columns in places]
