@@ -4,8 +4,8 @@
   features of EfficientNet-Lite0 are compared with the 256-d embedding made of them.
 - Text: 20 everyday words over 500 ImageNet photos. What is relevant was listed by hand, below.
 - Same kind: ImageNet photos by one another, of those words' kinds.
-- The same photo: 200 of the ImageNet photos, changed, each to be found among the 500: by the
-  embedding, and with its 200 nearest put in order by their tokens too.
+- The same photo: 200 of the ImageNet photos, changed, each to be found among the 500. This and the
+  same kind are measured for the index alone and with the app's stages on the 200 nearest.
 
 ``--photos`` limits CIFAR-10's. The embedding's constants were learnt from the ImageNet and COCO
 photos, without labels; the network itself was trained on ImageNet, perhaps on these photos.
@@ -17,6 +17,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 # Threads that spin while they wait take shared cores from one another.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,6 +27,9 @@ import numpy as np
 
 from assets import dataset, members, weights
 from common import show
+from retinue.apps.search.prepare import THUMBNAIL, reduced
+from retinue.apps.search.query import Query, image_term
+from retinue.apps.search.rerank import Candidates, Expansion, Geometry, PatchTokens, Stage
 from retinue.core.protocols import Model
 from retinue.core.settings import Execution, Limits
 from retinue.core.types import Embedding, Image
@@ -40,12 +44,6 @@ BATCH = 16
 QUERIES = 2000
 CHANGED = 200
 TOP = 200
-DEVIATIONS, TOKEN_WEIGHT = 2.0, 3.0
-"""Tokens count from this far above the candidates' median on, and so much.
-
-A weight of 4 finds more pasted photos and puts fewer of the same kind first; without the bound,
-the same gain costs more of these.
-"""
 
 RELEVANT = {
     "dog": "Chihuahua..Mexican hairless",
@@ -173,8 +171,8 @@ def same_class(path: Path, plain: Model, model: Model, limit: int) -> list[Row]:
         cells.append((figure(np.concatenate(precisions)), figure(np.concatenate(first))))
     name = f"CIFAR-10, same class of {len(files):,}"
     return [
-        (name, len(queries), "mAP", cells[0][0], cells[1][0], ""),
-        ("", "", "precision@10", cells[0][1], cells[1][1], ""),
+        (name, len(queries), "mAP", cells[0][0], cells[1][0]),
+        ("", "", "precision@10", cells[0][1], cells[1][1]),
     ]
 
 
@@ -197,9 +195,8 @@ def text(photos: Sequence[Embedding], labels: Sequence[int]) -> list[Row]:
             f"precision@10 of {best:.2f}",
             "",
             figure(precision),
-            "",
         ),
-        ("", "", "mAP", "", figure(ap), ""),
+        ("", "", "mAP", "", figure(ap)),
     ]
 
 
@@ -237,33 +234,48 @@ def pasted(
     return result
 
 
-def late_interaction(query: Embedding, photos: Sequence[Embedding]) -> np.ndarray:
-    """Return how well the patches of each photo and the query's match, in [-1, 1].
+class Photos:
+    """The photos as an open space of a collection: what the stages of the app ask of one."""
 
-    Each patch takes its best match, ``1 - 2 * hamming / bits``, and their mean counts: of the
-    query's patches or of the photo's, whichever is higher. A photo that is only a part of the
-    query is found by its own patches, one that contains it by the query's.
-    """
-    assert query.tokens is not None
-    signs = np.unpackbits(query.tokens, axis=1).astype(np.float32) * 2 - 1
-    stacked = np.stack([photo.tokens for photo in photos if photo.tokens is not None])
-    others = np.unpackbits(stacked, axis=2).astype(np.float32) * 2 - 1
-    alike = np.einsum("qb,ntb->nqt", signs, others, optimize=True) / signs.shape[1]
-    return np.asarray(np.maximum(alike.max(2).mean(1), alike.max(1).mean(1)))
+    def __init__(self, photos: Sequence[Embedding], pixels: Sequence[np.ndarray]) -> None:
+        self.vectors = unit(photo.vector for photo in photos)
+        self.fields = {"image": self}
+        self.tokens = self
+        self.space = SimpleNamespace(token_bytes=photos[0].tokens.shape[1])
+        self._tokens = np.stack([photo.tokens.reshape(-1) for photo in photos])
+        self._pixels = pixels
+
+    def exact(self, slots: np.ndarray) -> np.ndarray:
+        return self.vectors[slots]
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        return self._tokens[slots]
+
+    def pictures(self, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+        return {n: reduced(self._pixels[n], THUMBNAIL) for n in numbers}
+
+    def ranked(self, query: Embedding, pixels: np.ndarray, stages: Sequence[Stage]) -> np.ndarray:
+        """Return all ids, the nearest `TOP` in the order that some stages of the app give them."""
+        cosines = self.vectors @ query.vector
+        order = np.argsort(-cosines, kind="stable")
+        top = order[:TOP]
+        asked = Query([image_term(query, pixels=lambda: pixels)], deadline=float("inf"))
+        found = Candidates(
+            asked, self, {"image": query.vector}, top, top, cosines[top], self.pictures
+        )
+        for stage in stages:
+            if stage.applies(found):
+                stage.run(found)
+        return np.concatenate([top[np.argsort(-found.scores, kind="stable")], order[TOP:]])
 
 
-def reranked(query: Embedding, photos: Sequence[Embedding], cosines: np.ndarray) -> np.ndarray:
-    """Return all ids, the nearest `TOP` in the order of cosine and tokens together.
-
-    Only tokens that match far better than most candidates' say that it is the same photo.
-    """
-    order = np.argsort(-cosines, kind="stable")
-    top = order[:TOP]
-    alike = late_interaction(query, [photos[i] for i in top])
-    usual = np.median(alike)
-    spread = 1.4826 * np.median(np.abs(alike - usual))
-    scores = cosines[top] + TOKEN_WEIGHT * np.maximum(alike - usual - DEVIATIONS * spread, 0)
-    return np.concatenate([top[np.argsort(-scores, kind="stable")], order[TOP:]])
+SETS: dict[str, tuple[Stage, ...]] = {
+    "index alone": (),
+    "+ diffusion": (Expansion(),),
+    "+ tokens": (PatchTokens(),),
+    "+ geometric": (Geometry(),),
+    "all three": (Expansion(), PatchTokens(), Geometry()),
+}
 
 
 def same_photo(
@@ -286,24 +298,28 @@ def same_photo(
             f"on {share:.0%} of another photo": lambda p, s=share: pasted(p, ground(), s, random)
             for share in (0.25, 0.12)
         }
-    database = unit(photo.vector for photo in photos)
+    space = Photos(photos, pixels)
     truth = chosen[:, None].astype(np.int64)
     rows: list[Row] = []
     for way, change in ways.items():
-        changed = (change(pixels[i]) for i in chosen)
+        changed = [change(pixels[i]) for i in chosen]
         queries = embedded(model, (Image(p, p.shape[1], p.shape[0]) for p in changed))
-        cosines = unit(query.vector for query in queries) @ database.T
-        plain = np.argsort(-cosines, axis=1, kind="stable").astype(np.int64)
-        pairs = zip(queries, cosines, strict=True)
-        better = np.stack([reranked(q, photos, row) for q, row in pairs]).astype(np.int64)
+        found = {
+            name: np.stack(
+                [space.ranked(q, p, stages) for q, p in zip(queries, changed, strict=True)]
+            ).astype(np.int64)
+            for name, stages in SETS.items()
+        }
         for k in (1, 10):
-            cells = [figure(recall_at(found, truth, k)) for found in (plain, better)]
+            cells = [figure(recall_at(one, truth, k)) for one in found.values()]
             head = (way, len(chosen)) if k == 1 else ("", "")
-            rows.append((*head, f"recall@{k}", "", *cells))
+            rows.append((*head, f"recall@{k}", *cells))
     return rows
 
 
-def same_kind(photos: Sequence[Embedding], labels: Sequence[int]) -> list[Row]:
+def same_kind(
+    photos: Sequence[Embedding], pixels: Sequence[np.ndarray], labels: Sequence[int]
+) -> list[Row]:
     """Search by each photo for others of its kind; of kinds that share photos, the first's."""
     kinds: dict[int, int] = {}
     for kind, listing in enumerate(RELEVANT.values()):
@@ -314,19 +330,14 @@ def same_kind(photos: Sequence[Embedding], labels: Sequence[int]) -> list[Row]:
         {i for i, one in enumerate(found_kinds) if one == kind} for kind in range(len(RELEVANT))
     ]
     queries = [i for i, kind in enumerate(found_kinds) if kind >= 0 and len(members_of[kind]) > 5]
-    vectors = unit(photo.vector for photo in photos)
-    plain, better = [], []
-    for query in queries:
-        cosines = vectors @ vectors[query]
-        orders = np.argsort(-cosines, kind="stable"), reranked(photos[query], photos, cosines)
-        for into, order in zip((plain, better), orders, strict=True):
-            into.append(order[order != query])
+    space = Photos(photos, pixels)
     relevant = [members_of[found_kinds[query]] - {query} for query in queries]
-    cells = [
-        figure(precision_at(np.stack(found).astype(np.int64), relevant, 5))
-        for found in (plain, better)
-    ]
-    return [("same kind, ImageNet", len(queries), "precision@5", "", *cells)]
+    cells = []
+    for stages in SETS.values():
+        ranked = (space.ranked(photos[q], pixels[q], stages) for q in queries)
+        found = np.stack([order[order != q] for order, q in zip(ranked, queries, strict=True)])
+        cells.append(figure(precision_at(found.astype(np.int64), relevant, 5)))
+    return [("same kind, ImageNet", len(queries), "precision@5", *cells)]
 
 
 def main() -> None:
@@ -335,6 +346,7 @@ def main() -> None:
     options = parser.parse_args()
     model = load_model(weights(NAME), Execution())
     rows: list[Row] = []
+    stages: list[Row] = []
     if options.photos and (path := dataset("cifar10-train20k.tar.gz")):
         plain = load_model(weights("efficientnet-lite0"), Execution())
         rows += same_class(path, plain, model, options.photos)
@@ -345,12 +357,17 @@ def main() -> None:
         names = [Path(name).stem.partition("_")[2].replace("_", " ") for name, _ in files]
         labels = [class_names("imagenet").index(name) for name in names]
         rows += text(photos, labels)
-        rows += same_kind(photos, labels)
+        pixels = [image.pixels for image in images]
+        stages += same_kind(photos, pixels, labels)
         coco = dataset("coco-train128.tar")
         grounds = [c for n, c in members(coco) if n.endswith(".jpg")] if coco else []
-        rows += same_photo(model, photos, [image.pixels for image in images], grounds)
-    columns = ("", "queries", "", "1280-d, pooled", "256-d", "256-d and tokens")
-    show(f"{NAME}: what it finds", columns, rows, notes=("in brackets: 95 % intervals",))
+        stages += same_photo(model, photos, pixels, grounds)
+    notes = ("in brackets: 95 % intervals",)
+    if rows:
+        columns = ("", "queries", "", "1280-d, pooled", "256-d")
+        show(f"{NAME}: what it finds", columns, rows, notes=notes)
+    if stages:
+        show(f"{NAME}: what each stage adds", ("", "queries", "", *SETS), stages, notes=notes)
 
 
 if __name__ == "__main__":

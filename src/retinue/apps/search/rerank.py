@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retinue.apps.search import geometry
 from retinue.apps.search.query import Floats, Query, Term
 from retinue.apps.search.space import OpenSpace
-from retinue.apps.search.tokens import distances, interaction
+from retinue.apps.search.tokens import distances, interaction, outstanding
 from retinue.core.errors import PluginError
 from retinue.core.plugins import resolve
 
@@ -121,14 +121,16 @@ class Expansion:
 class PatchTokens:
     """Late interaction of 1-bit patch tokens; see `retinue.apps.search.tokens`.
 
+    It raises those whose patches match far better than the others' do: they show the same thing.
+
     Args:
-        weight: Share of it in the new score.
+        weight: What a similarity above the usual adds to a score.
     """
 
     name = "tokens"
     usual_ms = 8.0
 
-    def __init__(self, weight: float = 0.5) -> None:
+    def __init__(self, weight: float = 3.0) -> None:
         self._weight = weight
 
     def applies(self, candidates: Candidates) -> bool:
@@ -147,8 +149,7 @@ class PatchTokens:
         candidates.differing = distances(term.tokens, tokens)
         values = interaction(candidates.differing, 8 * width)
         candidates.stages[self.name] = values
-        mixed = (1 - self._weight) * candidates.scores + self._weight * values
-        candidates.scores = mixed.astype(np.float32)
+        candidates.scores = candidates.scores + np.float32(self._weight) * outstanding(values)
 
 
 class Geometry:

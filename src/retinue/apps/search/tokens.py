@@ -2,7 +2,8 @@
 
 The score of a picture for a query is the mean, over the query's patches, of the best similarity
 that any of its own patches has to it: ColBERT's (O. Khattab, M. Zaharia, arXiv:2004.12832), on
-signs. The similarity of two tokens of B bits is ``1 - 2 hamming / B``, in [-1, 1].
+signs; or the same the other way round, whichever is higher, so that a photo is found that is only a
+part of the query. The similarity of two tokens of B bits is ``1 - 2 hamming / B``, in [-1, 1].
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+DEVIATIONS: Final = 2.0
 MATCHED: Final = 0.25
 """Similarity from which a patch counts as matched: of random signs, none in 500 reaches it."""
 
@@ -34,7 +36,22 @@ def distances(query: Tokens, items: Tokens) -> NDArray[np.uint16]:
 
 def interaction(differing: NDArray[np.uint16], bits: int) -> Floats:
     """Return (N,) float32: the late interaction's score, from `distances` of tokens of ``bits``."""
-    return np.asarray(1 - differing.min(axis=1).mean(axis=1) * (2 / bits), np.float32)
+    nearest = np.minimum(
+        differing.min(axis=1).mean(axis=1, dtype=np.float32),
+        differing.min(axis=2).mean(axis=1, dtype=np.float32),
+    )
+    return np.asarray(1 - nearest * (2 / bits), np.float32)
+
+
+def outstanding(values: Floats) -> Floats:
+    """Return by how much each value exceeds what is usual among them; 0 where it does not.
+
+    Usual is the median and twice the spread (the median absolute deviation, scaled to a standard
+    deviation): patches of any two pictures match a little, only those of the same match far better.
+    """
+    median = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - median))
+    return np.asarray(np.maximum(values - median - DEVIATIONS * spread, 0), np.float32)
 
 
 def matched_regions(
