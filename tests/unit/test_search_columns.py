@@ -36,7 +36,7 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, bool | int | float) else float("nan")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CHANGES, st.integers(0, 15), st.lists(st.one_of(TEXTS, st.none(), st.just(1.0)), max_size=3))
 def test_a_column_is_a_dict_of_values(
     changes: list[dict[int, Any]], size: int, wanted: list[Any]

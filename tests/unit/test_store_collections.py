@@ -1,40 +1,26 @@
-"""Collections of items: always what a plain dictionary would hold, on every database."""
+"""Collections, their spaces, items, fields, duplicates and failures, on every database."""
 
-import hashlib
 import json
-import os
-import random
 import threading
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
-from retinue.core.errors import InvalidRequest, NotFound, StorageError
-from retinue.store import _collection_writes, database, schema, tables
-from retinue.store.collections import (
-    Changes,
-    Collection,
-    Collections,
-    Failure,
-    Item,
-    Put,
-    Space,
-    open_collections,
-)
+from retinue.core.errors import InvalidRequest, NotFound
+from retinue.store import database, schema, tables
+from retinue.store.collections import Collection, Collections, Failure, open_collections
+from retinue.testing.collections import digest, put, slots_of, space
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[Collections]:
-    with closing(open_collections(url)) as opened:
+def store(database_url: str) -> Iterator[Collections]:
+    with closing(open_collections(database_url)) as opened:
         yield opened
 
 
@@ -49,8 +35,8 @@ def shop(store: Collections, tenant: str) -> Collection:
     return store.create(tenant, "shop")
 
 
-def test_the_tables_are_those_of_the_migrations(url: str, store: Collections) -> None:
-    engine = database.open_engine(url)
+def test_the_tables_are_those_of_the_migrations(database_url: str, store: Collections) -> None:
+    engine = database.open_engine(database_url)
     with engine.connect() as connection:
         assert schema.revision(connection) == schema.HEAD
         context = MigrationContext.configure(
@@ -113,7 +99,7 @@ def test_an_unknown_collection_is_told_with_those_there_are(
 
 
 def test_nothing_of_a_deleted_collection_is_left(
-    url: str, store: Collections, shop: Collection
+    database_url: str, store: Collections, shop: Collection
 ) -> None:
     made = store.add_space(shop, space())
     puts = [put(str(n), vectors={made.key: n}, meta={"n": n}) for n in range(7)]
@@ -125,7 +111,7 @@ def test_nothing_of_a_deleted_collection_is_left(
     assert again.key != shop.key
     assert again.folder != shop.folder
     assert (again.count, again.generation, store.spaces(again)) == (0, 0, [])
-    engine = database.open_engine(url)
+    engine = database.open_engine(database_url)
     with engine.connect() as connection:
         for table, column, key in (
             (tables.items, "collection", shop.key),

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from retinue.core.errors import DiskFull, InvalidTensor, NotFound, NotWritable, StorageError
+from retinue.core.errors import InvalidTensor, NotFound, NotWritable, StorageError
 from retinue.store import rows as module
 from retinue.store.rows import HEADER, MAGIC, RowFile, Rows
 

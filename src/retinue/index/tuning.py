@@ -155,9 +155,10 @@ def tune(
     """Set ``nprobe`` and ``rescore`` of an index to the quickest that finds enough.
 
     Half of the queries look for it: for each ``rescore``, the smallest ``nprobe`` is found by
-    bisection, for recall grows with it. The other half must confirm the choice; where it does not,
-    the next quickest is tried, or more lists. Recall's lower bound is the smaller of a bootstrap's
-    over queries and Wilson's over neighbours, so that neither alike queries nor few flatter it.
+    bisection, for recall grows with it; what takes too long is not exceeded. The other half must
+    confirm the choice; where it does not, the next quickest is tried, or more lists. Recall's lower
+    bound is the smaller of a bootstrap's over queries and Wilson's over neighbours, so that neither
+    alike queries nor few flatter it.
 
     Args:
         index: It is used by nobody else meanwhile.
@@ -174,17 +175,8 @@ def tune(
         InvalidTensor: too few queries, or the truth is of another shape.
     """
     queries = check_vectors(queries, index.dim)
-    ids, distances = truth
-    if len(queries) < FEWEST:
-        raise InvalidTensor(f"tuning needs at least {FEWEST} queries, not {len(queries)}")
-    if ids.shape != (len(queries), check_k(k)) or distances.shape != ids.shape:
-        raise InvalidTensor(f"the truth must be ({len(queries)}, {k}) twice, not {ids.shape}")
-    order = np.random.default_rng(seed).permutation(len(queries))
-    looking, held_out = (
-        _Measure(index, queries[half], ids[half], distances[half], k)
-        for half in np.array_split(order, 2)
-    )
-    search = _Search(index, looking, k, recall)
+    looking, held_out = _halves(index, queries, truth, k, seed)
+    search = _Search(index, looking, k, recall, latency_ms)
     passed = [trial for rescore in search.rescores for trial in search.smallest(rescore)]
     chosen, reached = _confirmed(search, held_out, passed, recall, latency_ms)
     if not reached:
@@ -228,6 +220,21 @@ class _Measure:
         return Trial(nprobe, rescore, float(shares.mean()), lower, float(p50), float(p95))
 
 
+def _halves(
+    index: Tunable, queries: Floats, truth: tuple[Ids, Floats], k: int, seed: int
+) -> list[_Measure]:
+    ids, distances = truth
+    if len(queries) < FEWEST:
+        raise InvalidTensor(f"tuning needs at least {FEWEST} queries, not {len(queries)}")
+    if ids.shape != (len(queries), check_k(k)) or distances.shape != ids.shape:
+        raise InvalidTensor(f"the truth must be ({len(queries)}, {k}) twice, not {ids.shape}")
+    order = np.random.default_rng(seed).permutation(len(queries))
+    return [
+        _Measure(index, queries[half], ids[half], distances[half], k)
+        for half in np.array_split(order, 2)
+    ]
+
+
 def _lower(shares: NDArray[np.float64], k: int) -> float:
     """Return the lower 95 % bound of a mean of shares (Q,), each of k."""
     picks = np.random.default_rng(0).integers(0, len(shares), (RESAMPLES, len(shares)))
@@ -241,8 +248,10 @@ def _lower(shares: NDArray[np.float64], k: int) -> float:
 class _Search:
     """The grid, what of it was tried, and where recall is enough."""
 
-    def __init__(self, index: Tunable, measure: _Measure, k: int, recall: float) -> None:
-        self._measure, self._recall = measure, recall
+    def __init__(
+        self, index: Tunable, measure: _Measure, k: int, recall: float, latency_ms: float
+    ) -> None:
+        self._measure, self._recall, self._latency_ms = measure, recall, latency_ms
         self.tried: dict[tuple[int, int], Trial] = {}
         most = index.lists or GRAPH_PROBES
         self.probes = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most})
@@ -260,16 +269,17 @@ class _Search:
             self.tried[key] = self._measure(*key)
         return self.tried[key]
 
-    def enough(self, place: int, rescore: int) -> bool:
-        """Whether recall is shown to be enough."""
-        return self.trial(place, rescore).lower >= self._recall
-
     def smallest(self, rescore: int) -> list[Trial]:
-        """Return the trial of the fewest probes that are enough; none where none are."""
-        place = bisect_left(
-            range(len(self.probes)), True, key=lambda place: self.enough(place, rescore)
-        )
-        return [self.trial(place, rescore)] if place < len(self.probes) else []
+        """Return the trial of the fewest probes that are enough; none where none are in time."""
+
+        def stops(place: int) -> bool:
+            trial = self.trial(place, rescore)
+            return trial.lower >= self._recall or trial.p50_ms > self._latency_ms
+
+        place = bisect_left(range(len(self.probes)), True, key=stops)
+        if place == len(self.probes) or self.trial(place, rescore).lower < self._recall:
+            return []
+        return [self.trial(place, rescore)]
 
     def more(self, trial: Trial) -> list[Trial]:
         """Return the trial of the next more probes; none where there are no more."""
