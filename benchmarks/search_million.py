@@ -330,7 +330,8 @@ def main() -> None:
     home = arguments.home or Path(tempfile.mkdtemp(prefix="retinue-million-"))
     if not (home / "search").is_dir():
         build(home, arguments.count)
-    measure(home, arguments.count, arguments.queries)
+    if arguments.queries:
+        measure(home, arguments.count, arguments.queries)
 
 
 if __name__ == "__main__":

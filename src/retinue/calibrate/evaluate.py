@@ -235,7 +235,11 @@ class Exam:
 
 
 def _choose(metric: str, samples: Sequence[Sample], card: Card) -> Metric:
-    of_task = METRICS[card.task]
+    of_task = METRICS.get(card.task)
+    if of_task is None:
+        raise InvalidRequest(
+            f"model {card.name} is for {card.task} and takes no pictures: there is nothing to compare"
+        )
     possible = [m for m in of_task if any(_fits(sample, m) for sample in samples)]
     if not metric:
         return possible[0]
