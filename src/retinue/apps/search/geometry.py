@@ -50,8 +50,8 @@ def features(pixels: Pixels) -> Features:
 def inliers(query: Features, item: Features) -> int:
     """Return at how many different places matches agree with one similarity transform.
 
-    Of unlike pictures there are seldom more than 4, of a copy that is turned, scaled or cropped more
-    than 10.
+    Of unlike pictures there are seldom more than 4, of a copy that is turned, scaled or cropped
+    more than 10.
     """
     if min(len(query[0]), len(item[0])) < LEAST:
         return 0

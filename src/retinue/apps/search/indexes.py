@@ -22,6 +22,11 @@ class Indexes:
         self._settings = settings
         self._plugin = "faiss" if settings.vectors == "faiss" else "milvus"
 
+    @property
+    def remote(self) -> bool:
+        """Whether indexes keep their vectors in a server, and must be dropped there."""
+        return self._plugin == "milvus"
+
     def make(self, dim: int, exact: VectorSource, expected: int, name: str) -> Index:
         """Return an empty index for about so many vectors.
 

@@ -134,11 +134,15 @@ class Library:
         """
         collection = self.store.get(tenant, check_name(name))
         with self.writer(collection):
+            if self._indexes.remote:
+                opened = self._opened(collection)
+                for space in opened.spaces():
+                    opened.open_space(space).discard()
             removed = self.store.delete(collection)
         with self._lock:
-            opened = self._open.pop(collection.key, None)
-        if opened is not None:
-            opened.close()
+            closing = self._open.pop(collection.key, None)
+        if closing is not None:
+            closing.close()
         shutil.rmtree(self.folder(collection), ignore_errors=True)
         return removed
 

@@ -29,12 +29,13 @@ class Pipe(Generic[T]):
         self._lock = threading.Lock()
 
     def put(self, item: T) -> None:
-        """Hand an item on; it is dropped when the run is stopped and nobody takes it."""
+        """Hand an item on; it is dropped when the run is stopped and there is no room for it."""
         while True:
+            stopped = self._stopped.is_set()
             try:
-                self._queue.put(item, timeout=POLL_S)
+                self._queue.put(item, block=not stopped, timeout=POLL_S)
             except queue.Full:
-                if self._stopped.is_set():
+                if stopped:
                     return
             else:
                 return

@@ -8,6 +8,7 @@ shape or its file is damaged.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -309,7 +310,7 @@ class OpenSpace:
         generation = self.generation
         with self._lock:
             slots = self.slots()
-        name = f"retinue_{self._folder.name}_{self.space.key}_{field.name}_{generation}"
+        name = f"retinue_{self._folder.name}_{self.space.key}_{field.name}_{secrets.token_hex(4)}"
         index = self._make(field.rows.width, field.exact, len(slots), name)
         for some in _shuffled(slots):
             index.add(some, field.exact(some))
@@ -322,7 +323,9 @@ class OpenSpace:
                 self._update(index, field, since)
                 generation = since.generation
             with field.lock:
+                old = field.index
                 field.index, field.generation = index, generation
+                _discard(old)
 
     def _in_background(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
@@ -337,6 +340,12 @@ class OpenSpace:
                 return
             self._thread = threading.Thread(target=guarded, name="retinue-index", daemon=True)
             self._thread.start()
+
+    def discard(self) -> None:
+        """Give back what the indexes keep elsewhere; the space is not searched any more."""
+        for field in self.fields.values():
+            with field.lock:
+                _discard(field.index)
 
     def wait(self) -> None:
         """Wait until nothing is being done in the background."""
@@ -358,6 +367,16 @@ class OpenSpace:
             name: {"vectors": len(field.index or ()), "kind": getattr(field.index, "kind", "")}
             for name, field in self.fields.items()
         }
+
+
+def _discard(index: Index | None) -> None:
+    """Give back what an index keeps elsewhere, in a server for example."""
+    drop = getattr(index, "drop", None)
+    if drop is not None:
+        try:
+            drop()
+        except RetinueError as error:
+            log.warning("an index that is not needed any more stays: %s", error.message)
 
 
 def _shuffled(slots: Ids) -> Iterator[Ids]:
