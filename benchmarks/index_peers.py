@@ -87,7 +87,7 @@ def run(name: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         limits = [str(options.budget_s), str(options.recall)]
         command = [python, str(HERE / "peers" / "indexes.py"), name, str(data), folder, *limits]
-        quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(CORES)}
+        quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(CORES), "RUST_LOG": "error"}
         # Building and asking have the budget each; a step that cannot be stopped has grace.
         limit = 2 * options.budget_s + GRACE_S
         start = time.perf_counter()

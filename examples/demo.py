@@ -22,8 +22,8 @@ import orjson
 from retinue.core.errors import RetinueError
 from retinue.core.settings import Settings, load_settings
 from retinue.core.types import Scores
+from retinue.host.obtaining import obtain
 from retinue.host.progress import Bar
-from retinue.host.services import obtain
 from retinue.media.decode import decode
 from retinue.models.card import Source
 from retinue.models.fetch import fetch
@@ -60,6 +60,8 @@ PHOTOS = (
     ),
 )
 DETECTOR, CLASSIFIER = "nanodet-g-416", "efficientnet-lite0"
+EMBEDDERS = ("efficientnet-lite0-search", "wordllama-text")
+COLLECTION, TEXTS = "demo", ("cat", "motorcycle", "flower", "rocket")
 
 
 def get_photos(folder: Path) -> None:
@@ -98,6 +100,19 @@ def classify(photos: list[Path], settings: Settings) -> list[str]:
     return names
 
 
+def search(photos: Path) -> dict[str, list[dict[str, Any]]]:
+    """Index the photos, and find some by words: for each text, what came first."""
+    program = [sys.executable, "-m", "retinue", "search"]
+    indexed = [*program, "index", str(photos), "-c", COLLECTION, "--remove"]
+    subprocess.run(indexed, check=True)
+    found = {}
+    for text in TEXTS:
+        asked = [*program, "query", text, "-c", COLLECTION, "-k", "3", "--json"]
+        done = subprocess.run(asked, stdout=subprocess.PIPE, check=True)
+        found[text] = [orjson.loads(line) for line in done.stdout.splitlines()]
+    return found
+
+
 def summary(shown: dict[str, Any]) -> str:
     """Return what was found in words: each class, how often, and its best score."""
     counts = Counter(d["class"] for d in shown["detections"])
@@ -116,7 +131,18 @@ figcaption { padding: .7rem 1rem; } .quiet { opacity: .7; font-size: .9rem; }
 """
 
 
-def page(answers: list[dict[str, Any]], classes: list[str]) -> str:
+def shelf(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Return what the searches found, as HTML."""
+    rows = []
+    for text, results in found.items():
+        names = (f"{html.escape(r['id'])} {r['relevance']:.2f}" for r in results)
+        rows.append(f"<li><b>{html.escape(text)}</b>: {', '.join(names)}</li>")
+    return f"<h2>Searched by words</h2><ul>{''.join(rows)}</ul>"
+
+
+def page(
+    answers: list[dict[str, Any]], classes: list[str], searched: dict[str, list[dict[str, Any]]]
+) -> str:
     """Return the page's HTML."""
     figures = []
     for shown, name in zip(answers, classes, strict=True):
@@ -137,7 +163,8 @@ def page(answers: list[dict[str, Any]], classes: list[str]) -> str:
         '<meta name="viewport" content="width=device-width"><title>Retinue demo</title>'
         f"<style>{STYLE}</style><body><h1>Retinue demo</h1><p>{len(answers)} photos, "
         f"{DETECTOR} on this machine; median {work:.0f} ms of work a photo from its bytes to its "
-        f"boxes, with several photos in flight.</p><main>{''.join(figures)}</main></body></html>"
+        f"boxes, with several photos in flight.</p><main>{''.join(figures)}</main>"
+        f"{shelf(searched)}</body></html>"
     )
 
 
@@ -145,7 +172,7 @@ def main() -> None:
     """Do it all."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     settings = load_settings()
-    for name in (DETECTOR, CLASSIFIER):
+    for name in (DETECTOR, CLASSIFIER, *EMBEDDERS):
         entry = obtain(Registry(settings.cache), name)
         print(f"model {name} {entry.version}, licence {entry.card.license}")
     photos = settings.cache / "demo-photos"
@@ -155,7 +182,10 @@ def main() -> None:
     for shown in answers:
         print(f"{Path(shown['path']).name}: {summary(shown)}")
     classes = classify([Path(shown["path"]) for shown in answers], settings)
-    (out / "index.html").write_text(page(answers, classes), "utf-8")
+    found = search(photos)
+    for text, results in found.items():
+        print(f"{text!r}: {', '.join(result['id'] for result in results)}")
+    (out / "index.html").write_text(page(answers, classes, found), "utf-8")
     program = Path(sys.executable).with_name("retinue")
     shown = os.path.relpath(program)
     where = f"RETINUE_CACHE={os.path.relpath(settings.cache)} "
@@ -164,6 +194,7 @@ def main() -> None:
 
 Next:
   {where}{shown} detect YOUR_PHOTOS --out found    boxes on your own photos
+  {where}{shown} search index YOUR_PHOTOS -c mine  then: search query "a dog" -c mine
   {where}{shown} up                                the server, with a console in the browser
   {where}{shown} models list                       what else can be pulled""")
 

@@ -63,7 +63,12 @@ class Retinue(Peer):
 
         bytes_of_pq = max(b for b in range(1, 65) if self.dim % b == 0)
         self.index = FaissIndex(
-            self.dim, exact=exact, expected=self.count, kind=self.kind, code_bytes=bytes_of_pq
+            self.dim,
+            exact=exact,
+            kind=self.kind,
+            flat_up_to=max(256, min(50_000, self.count // 2)),
+            expected=self.count,
+            code_bytes=bytes_of_pq,
         )
         for ids, vectors in parts:
             self.index.add(ids, vectors)
@@ -164,7 +169,7 @@ class Lance(Peer):
 
     def query(self, vector: np.ndarray) -> np.ndarray:
         asked = self.table.search(vector).distance_type("cosine").nprobes(self.probes)
-        found = asked.refine_factor(20).limit(K).select(["id"]).to_arrow()
+        found = asked.refine_factor(20).limit(K).select(["id", "_distance"]).to_arrow()
         return found["id"].to_numpy()
 
 

@@ -18,7 +18,12 @@ def test_the_page_is_made_and_the_second_run_downloads_nothing(
     for more in ({}, NOWHERE):
         done = subprocess.run(
             [sys.executable, ROOT / "examples" / "demo.py", tmp_path / "demo"],
-            env={**os.environ, "RETINUE_CACHE": str(model_cache_dir), **more},
+            env={
+                **os.environ,
+                "RETINUE_CACHE": str(model_cache_dir),
+                "RETINUE_HOME": str(tmp_path / "home"),
+                **more,
+            },
             capture_output=True,
             text=True,
             timeout=200,
@@ -30,3 +35,4 @@ def test_the_page_is_made_and_the_second_run_downloads_nothing(
         assert len(pictures) >= 10
         assert all(f'src="pictures/{picture.name}"' in page for picture in pictures)
         assert "milliseconds: decode" in page
+        assert "<b>cat</b>: chelsea.png" in page
