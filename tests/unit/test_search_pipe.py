@@ -86,7 +86,9 @@ def test_a_maker_waits_while_it_is_full(run) -> None:
         pipe.end()
 
     run(make)
-    time.sleep(3 * POLL_S)
+    while len(put) < 2:
+        time.sleep(POLL_S)
+    time.sleep(2 * POLL_S)
     assert put == [0, 1]
     assert flat(pipe.batches(1)) == list(range(5))
 
@@ -101,21 +103,25 @@ def test_a_taker_waits_for_a_slow_maker(run) -> None:
         pipe.end()
 
     run(make)
-    assert list(pipe.batches(10)) == [[0], [1], [2]]
+    assert flat(pipe.batches(10)) == [0, 1, 2]
 
 
 def test_the_first_of_a_batch_waits_for_others(run) -> None:
     pipe: Pipe[int] = Pipe(10, threading.Event())
+    taken = threading.Event()
 
     def make() -> None:
         for one in range(4):
             pipe.put(one)
             time.sleep(POLL_S / 2)
-        time.sleep(0.6)
+        taken.wait(WAIT_S)
         fill(pipe, range(4, 5))
 
     run(make)
-    assert list(pipe.batches(10, wait_s=0.5)) == [[0, 1, 2, 3], [4]]
+    batches = pipe.batches(10, wait_s=1)
+    assert next(batches) == [0, 1, 2, 3]
+    taken.set()
+    assert list(batches) == [[4]]
 
 
 def test_a_full_batch_does_not_wait() -> None:
