@@ -1,8 +1,8 @@
 """Every store of records and blobs keeps its contract."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,25 +10,28 @@ import pytest
 from retinue.store.blobs import open_blobs
 from retinue.store.records import open_records
 from retinue.testing import blob_store_suite, record_store_suite
-
-# A PostgreSQL database to run the same checks on; its records are deleted.
-POSTGRESQL = os.environ.get("RETINUE_TEST_POSTGRESQL_URL", "")
-RECORDS = ["sqlite", *(["postgresql"] if POSTGRESQL else [])]
+from retinue.testing.postgresql import postgresql_server
 
 
 def _name(check: Callable[..., None]) -> str:
     return check.__name__
 
 
-@pytest.fixture(params=RECORDS)
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    with postgresql_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
 def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/not yet there/100% records.sqlite3"
-    store = open_records(POSTGRESQL)
-    while store.prune(keep=0):
-        pass
-    store.close()
-    return POSTGRESQL
+    url: str = request.getfixturevalue("postgresql")
+    with closing(open_records(url)) as store:
+        while store.prune(keep=0):
+            pass
+    return url
 
 
 @pytest.mark.parametrize("check", record_store_suite.CHECKS, ids=_name)

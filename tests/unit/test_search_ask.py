@@ -55,7 +55,10 @@ def test_what_json_says_is_read() -> None:
 def test_a_form_says_the_same_in_texts() -> None:
     json = {"id": "i1", "box": [1, 2, 30, 40], "where": {"a": [1, "x"]}, "k": 7, "offset": 3}
     json |= {"rerank": False, "dedupe": True, "deadline_ms": 50.5, "terms": [{"text": "x"}]}
-    form = {name: value if name == "id" else orjson.dumps(value).decode() for name, value in json.items()}
+    form = {
+        name: value if name == "id" else orjson.dumps(value).decode()
+        for name, value in json.items()
+    }
     form["box"] = "1, 2,30,40"
     assert parse_asked(form) == parse_asked(json)
     assert parse_asked(form | {"rerank": "0", "dedupe": "1"}) == parse_asked(json)
@@ -266,7 +269,10 @@ def test_a_key_tells_queries_apart() -> None:
     ]
     assert len({parse_asked(query).key() for query in queries}) == len(queries)
     one, same = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
-    assert parse_asked({"id": "x", "where": one}).key() == parse_asked({"id": "x", "where": same}).key()
+    assert (
+        parse_asked({"id": "x", "where": one}).key()
+        == parse_asked({"id": "x", "where": same}).key()
+    )
 
 
 @pytest.fixture
@@ -298,7 +304,7 @@ def test_a_query_has_the_vectors_of_what_was_asked(shop: OpenCollection) -> None
     pixels = np.zeros((2, 2, 3), np.uint8)
     seen = (made_up(9), lambda: pixels)
     query = to_query(asked, shop, shop.space(MODEL), [seen, words, None, None], 120)
-    image, text, one, other = query.terms
+    image, text, one, _ = query.terms
     np.testing.assert_array_equal(image.vectors["image"], made_up(9).vector)
     assert set(image.vectors) == {"image", "text"}
     assert image.pixels is not None
@@ -326,7 +332,7 @@ def test_vectors_of_another_model_and_items_that_are_not_there_are_refused(
     space = shop.space(MODEL)
     with pytest.raises(NotFound, match="'i9'"):
         to_query(parse_asked({"id": "i9"}), shop, space, [None], 120)
-    with pytest.raises(InvalidRequest, match="gave 5 numbers.*have 8"):
+    with pytest.raises(InvalidRequest, match=r"gave 5 numbers.*have 8"):
         to_query(parse_asked({"text": "a"}), shop, space, [np.ones(5, np.float32)], 120)
     seen = (Embedding(np.ones(DIM + 1, np.float32)), lambda: np.zeros((1, 1, 3), np.uint8))
     with pytest.raises(InvalidRequest, match="another model"):

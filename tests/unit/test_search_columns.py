@@ -54,9 +54,7 @@ def test_a_column_is_a_dict_of_values(
     np.testing.assert_array_equal(
         column.equal(wanted),
         [
-            any(
-                not there if one is None else one in texts(v) or number(v) == one for one in wanted
-            )
+            any(not there if one is None else one in texts(v) or number(v) == one for one in wanted)
             for v, there in zip(all_values, present, strict=True)
         ],
     )

@@ -184,8 +184,11 @@ def test_a_filter_finds_what_a_plain_evaluation_finds(
             fields = {
                 f"i{n}": {
                     **meta,
-                    **{"id": f"i{n}", "path": f"/photos/{n}.jpg", "source": ""},
-                    **{"width": 640, "height": 480},
+                    "id": f"i{n}",
+                    "path": f"/photos/{n}.jpg",
+                    "source": "",
+                    "width": 640,
+                    "height": 480,
                 }
                 for n, meta in metas.items()
             }
@@ -273,7 +276,7 @@ def test_an_unknown_field_names_the_nearest() -> None:
     for name in (*known, *BUILT_IN):
         check_fields(filters.Test(name, "exists", True), known)
     inside = Junction("not", (filters.Test("color", "in", ("red",)),))
-    with pytest.raises(InvalidRequest, match="'color'.*did you mean 'colour'"):
+    with pytest.raises(InvalidRequest, match=r"'color'.*did you mean 'colour'"):
         check_fields(inside, known)
     with pytest.raises(InvalidRequest, match="did you mean 'width'"):
         check_fields(filters.Test("widht", "exists", True), known)

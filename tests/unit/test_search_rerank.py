@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import pytest
 
 from retinue.apps.search.query import Query, Term
 from retinue.apps.search.rerank import Candidates, Expansion, Geometry, PatchTokens, Reranker
+from retinue.apps.search.tokens import DEVIATIONS
 from retinue.core.errors import PluginError
 from retinue.store.collections import Space
 
@@ -122,21 +124,24 @@ def pictured(tokens: np.ndarray | None, weight: float = 1.0, pixels=None) -> Ter
 
 def test_tokens_raise_the_item_that_has_the_parts_of_the_query() -> None:
     draw = np.random.default_rng(1)
-    tokens = draw.integers(0, 256, (3, 4, 16), dtype=np.uint8)
+    tokens = draw.integers(0, 256, (9, 4, 16), dtype=np.uint8)
     asked = tokens[2, [3, 1]]
-    found = candidates(
-        np.eye(3, 2), terms=[pictured(asked)], tokens=tokens, scores=[0.9, 0.8, 0.7]
-    )
-    stage = PatchTokens(weight=0.5)
+    before = np.linspace(0.9, 0.5, 9)
+    found = candidates(np.eye(9, 2), terms=[pictured(asked)], tokens=tokens, scores=before)
+    stage = PatchTokens(weight=2.0)
     assert stage.applies(found)
     stage.run(found)
-    values = found.stages["tokens"]
+    values = found.stages["tokens"].tolist()
     assert values[2] == 1
-    assert values[:2].max() < 0.4
-    np.testing.assert_allclose(found.scores, 0.5 * np.array([0.9, 0.8, 0.7]) + 0.5 * values)
+    assert max(values[:2] + values[3:]) < 0.4
+    median = statistics.median(values)
+    spread = 1.4826 * statistics.median(abs(value - median) for value in values)
+    more = [2.0 * max(value - median - DEVIATIONS * spread, 0) for value in values]
+    np.testing.assert_allclose(found.scores, before + more, rtol=1e-5)
+    assert found.scores.dtype == np.float32
     assert found.scores.argmax() == 2
     assert found.differing is not None
-    assert found.differing.shape == (3, 4, 2)
+    assert found.differing.shape == (9, 4, 2)
     assert found.differing[2].min(axis=0).tolist() == [0, 0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinue.apps.search import geometry
-from retinue.apps.search.tokens import MATCHED, distances, interaction, matched_regions
+from retinue.apps.search.tokens import (
+    DEVIATIONS,
+    MATCHED,
+    distances,
+    interaction,
+    matched_regions,
+    outstanding,
+)
 
 
 def drawn(seed: int, *shape: int) -> np.ndarray:
@@ -43,8 +52,20 @@ def test_distances_and_their_score_are_those_of_nested_loops(
     assert scores.shape == (items,)
     assert scores.dtype == np.float32
     for score, item in zip(scores, want.tolist(), strict=True):
-        best = [max(1 - 2 * row[q] / bits for row in item) for q in range(asked)]
-        assert score == pytest.approx(sum(best) / asked, abs=1e-6)
+        asked_for = [max(1 - 2 * row[q] / bits for row in item) for q in range(asked)]
+        shown = [max(1 - 2 * bit / bits for bit in row) for row in item]
+        best = max(sum(asked_for) / asked, sum(shown) / patches)
+        assert score == pytest.approx(best, abs=1e-6)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=9))
+def test_what_stands_out_is_more_than_the_median_and_the_usual_spread(values: list[float]) -> None:
+    median = statistics.median(values)
+    spread = 1.4826 * statistics.median(abs(value - median) for value in values)
+    want = [max(value - median - DEVIATIONS * spread, 0) for value in values]
+    got = outstanding(np.array(values, np.float32))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_the_same_picture_scores_one_its_opposite_minus_one() -> None:
@@ -151,9 +172,7 @@ def test_a_copy_has_many_inliers(copy) -> None:
 
 def test_other_pictures_have_few_inliers() -> None:
     known = [geometry.features(photo(seed)) for seed in range(12)]
-    counts = [
-        geometry.inliers(one, other) for one in known for other in known if one is not other
-    ]
+    counts = [geometry.inliers(one, other) for one in known for other in known if one is not other]
     assert max(counts) <= 5
 
 

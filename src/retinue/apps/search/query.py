@@ -79,11 +79,13 @@ def check_page(k: int, offset: int) -> None:
         InvalidRequest: ``k`` or ``offset`` is.
     """
     if not 1 <= k <= MAX_K:
-        raise InvalidRequest(f"k must be 1 to {MAX_K}, not {reprlib.repr(k)}; page with offset for more")
+        raise InvalidRequest(
+            f"k must be 1 to {MAX_K}, not {reprlib.repr(k)}; page with offset for more"
+        )
     if not 0 <= offset <= MAX_REACH - k:
         raise InvalidRequest(
-            f"offset must be 0 to {MAX_REACH - k} for k = {k}, not {reprlib.repr(offset)}: nobody reads so "
-            "far; narrow the query with where"
+            f"offset must be 0 to {MAX_REACH - k} for k = {k}, not {reprlib.repr(offset)}: nobody "
+            "reads so far; narrow the query with where"
         )
 
 
