@@ -279,3 +279,23 @@ def test_other_photos_and_mirrored_ones_are_not_near() -> None:
     for seed in range(5):
         mirrored = np.frombuffer(hashed(photo(seed)[:, ::-1]), np.uint8)[None]
         assert hamming(hashed(photo(seed)), mirrored)[0] > NEAR
+
+
+def test_what_is_new_joins_the_groups_that_there_are(place: Library, shop: Collection) -> None:
+    draw = np.random.default_rng(5)
+    hashes = [draw.bytes(32) for _ in range(30)]
+    place.store.write(shop, [item(n, pdq=hashes[n]) for n in range(30)])
+    group_all(place.store, shop)
+    before = place.store.refresh(shop).generation
+    near = bytearray(hashes[7])
+    near[3] ^= 0b101
+    new = {
+        30: item(30, pdq=bytes(near)),
+        31: item(31, pdq=bytes(near)),
+        32: item(32, pdq=hashes[9]),
+    }
+    place.store.write(shop, list(new.values()))
+    assert group_all(place.store, shop, before) == 5
+    found = {tuple(i.id for i in g) for g in place.store.duplicates(shop)[0]}
+    assert found == {("i7", "i30", "i31"), ("i9", "i32")}
+    assert group_all(place.store, shop) == 5

@@ -158,6 +158,7 @@ class BulkIndex:
             RetinueError: the model cannot be loaded, or the source cannot be read.
         """
         entry = self._models.entry(self._model)
+        before = self._opened.refresh().generation
         models = [self._models.fresh(self._model) for _ in range(self._threads)]
         try:
             with self._library.writer(self._opened.collection) as writer:
@@ -174,7 +175,7 @@ class BulkIndex:
             for model in models:
                 model.close()
         if not self._stopped.is_set():
-            self._finish()
+            self._finish(before)
         return self.progress
 
     def _pump(
@@ -344,11 +345,11 @@ class BulkIndex:
             writer.write(removes=some)
             self.progress.removed += len(some)
 
-    def _finish(self) -> None:
-        """Group the duplicates; bring the indexes up to date and save them."""
+    def _finish(self, before: int) -> None:
+        """Group what changed since a generation; bring the indexes up to date and save them."""
         collection = self._opened.refresh()
         self.progress.step = "duplicates"
-        self.progress.grouped = group_all(self._library.store, collection)
+        self.progress.grouped = group_all(self._library.store, collection, before)
         self.progress.step = "index"
         collection = self._opened.refresh()
         if self._space >= 0:

@@ -29,8 +29,12 @@ def hamming(one: bytes, codes: Codes) -> NDArray[np.int64]:
     return np.asarray(differing.sum(axis=1), np.int64)
 
 
-def near_pairs(codes: Codes) -> Iterable[tuple[int, int]]:
+def near_pairs(codes: Codes, asked: NDArray[np.int64] | None = None) -> Iterable[tuple[int, int]]:
     """Yield pairs of rows of codes (N, 32) uint8 that differ in at most `NEAR` bits.
+
+    Args:
+        codes: All that are compared.
+        asked: Rows (M,), ascending, of which one is in every pair; None for all.
 
     Of two such codes, at least one of 16 pieces of 16 bits differs in at most one bit: only codes
     with such a piece are compared (multi-index hashing, M. Norouzi et al., CVPR 2012).
@@ -39,28 +43,43 @@ def near_pairs(codes: Codes) -> Iterable[tuple[int, int]]:
     index = faiss.IndexBinaryMultiHash(256, _PIECES, 256 // _PIECES)
     index.nflip = _FLIPS
     index.add(codes)
-    for start in range(0, len(codes), _AT_ONCE):
-        some = codes[start : start + _AT_ONCE]
+    rows = np.arange(len(codes)) if asked is None else asked
+    new = np.zeros(len(codes), np.bool_)
+    new[rows] = True
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
         # FAISS takes what is nearer than a radius.
-        limits, _, found = index.range_search(some, NEAR + 1)
-        for place, row in enumerate(range(start, start + len(some))):
-            for other in found[int(limits[place]) : int(limits[place + 1])]:
-                if other < row:
-                    yield int(other), row
+        limits, _, found = index.range_search(codes[some], NEAR + 1)
+        for place, row in enumerate(some.tolist()):
+            for other in found[int(limits[place]) : int(limits[place + 1])].tolist():
+                # Of two that are asked, the later one tells.
+                if other < row or not new[other]:
+                    yield min(other, row), max(other, row)
 
 
-def group_all(store: Collections, collection: Collection) -> int:
-    """Find the groups of duplicates of a whole collection anew; return how many items are in one.
+def group_all(store: Collections, collection: Collection, since: int = -1) -> int:
+    """Find the groups of duplicates of a collection; return how many items are in one.
 
     Groups are chains: two pictures may be in one because both are like a third.
+
+    Args:
+        store: The database.
+        collection: Whose items are grouped.
+        since: Items that changed after this generation are compared with all, and the others keep
+            the groups that they have; -1 groups all anew.
     """
     known: dict[int, int] = {}
     first: dict[str, int] = {}
     hashed: dict[bytes, int] = {}
     joined = _Groups()
-    for row in store.rows(collection, -1, ["sha256", "pdq", "duplicate_of"]):
-        number, sha256, pdq, group = tuple(row)
+    new: set[int] = set()
+    for row in store.rows(collection, -1, ["sha256", "pdq", "duplicate_of", "generation"]):
+        number, sha256, pdq, group, generation = tuple(row)
         known[number] = group
+        if generation > since:
+            new.add(number)
+        else:
+            joined.join(group, number)
         joined.join(first.setdefault(sha256, number), number)
         if pdq is not None:
             # Equal hashes are joined here: a thousand of them would be half a million pairs.
@@ -68,7 +87,8 @@ def group_all(store: Collections, collection: Collection) -> int:
     if hashed:
         codes = np.frombuffer(b"".join(hashed), np.uint8).reshape(-1, 32)
         numbers = list(hashed.values())
-        for one, other in near_pairs(codes):
+        asked = np.flatnonzero([number in new for number in numbers])
+        for one, other in near_pairs(codes, asked) if len(asked) else ():
             joined.join(numbers[one], numbers[other])
     wanted = {number: joined.head(number) for number in known}
     changed = {n: wanted[n] for n, group in known.items() if wanted[n] != group}
