@@ -111,12 +111,8 @@ def row_of(name: str, figures: dict[str, Any], count: int) -> tuple[str, ...]:
         reason = "out of memory" if figures["failed"] == -9 else f"exit {figures['failed']}"
         return (name, f"failed: {reason}", *[""] * 7)
     if "stopped" in figures:
-        return (
-            name,
-            f"stopped after {figures['stopped']:.0f} s",
-            *[""] * 6,
-            f"{figures['given']:,}",
-        )
+        stopped = f"stopped after {figures['stopped']:.0f} s, {figures['given']:,} in"
+        return (name, stopped, *[""] * 7)
     step = figures["steps"][-1]
     mega = [f"{(figures[when] - figures['before']) / 2**20:,.0f}" for when in ("after", "peak")]
     return (

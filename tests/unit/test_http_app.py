@@ -231,6 +231,8 @@ def test_pages_have_a_strict_policy_and_no_inline_code(path: str) -> None:
     policy = answer.headers["content-security-policy"]
     for rule in ("default-src 'none'", "script-src 'self';", "frame-ancestors 'none'"):
         assert rule in policy
+    assert "img-src 'self' blob: data:;" in policy
+    assert "connect-src 'self';" in policy
     assert ("unsafe-inline" in policy) is (path == "/docs")
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["referrer-policy"] == "same-origin"

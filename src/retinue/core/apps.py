@@ -146,13 +146,14 @@ class Route:
 
     Attributes:
         path: For example "/v1/detect"; "{name}" is a parameter, "{name:path}" one with slashes.
-        handler: "module:attribute" of a `RouteHandler`.
+        handler: "module:attribute" of a `RouteHandler`. Of the object that it answers, "_headers"
+            are more headers and "_status" is the status, if it is not 200; neither is sent.
         summary: One line for the API's documentation.
         parameters: Query parameters: name to (JSON schema, description).
         response: JSON schema of the answer.
         method: How it is called. Routes may share a path.
         body: "file": a file, as the body or in a form. "json": an object. "any": either, or a form
-            of fields with at most one file. "none": nothing.
+            of fields (UTF-8, of at most 64 KiB each) with at most one file. "none": nothing.
         schema: JSON schema of the object, or of the form's fields.
         binary: Media type of an answer that is `Content`; "" for JSON.
     """

@@ -15,7 +15,7 @@ import retinue
 from retinue.core import apps as manifests
 from retinue.core import plugins
 from retinue.core.apps import App, AppRequest, Content, RouteHandler
-from retinue.core.errors import InvalidRequest, ShuttingDown
+from retinue.core.errors import InvalidRequest, PluginError, ShuttingDown
 from retinue.host import openapi, pages
 from retinue.host.access import Policy
 from retinue.host.contract import Host
@@ -26,6 +26,7 @@ from retinue.host.upload import read_body, unless_client_leaves
 
 MAX_QUERY_FIELDS = 64
 PRIVATE_HEADERS = "_headers"
+PRIVATE_STATUS = "_status"
 PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
 
 
@@ -92,7 +93,7 @@ class AppEndpoint:
             return
         shown = dict(answer)
         more = _lines(shown.pop(PRIVATE_HEADERS, {}))
-        await respond_json(send, shown, headers=more)
+        await respond_json(send, shown, shown.pop(PRIVATE_STATUS, 200), more)
 
     async def _call(self, request: AppRequest) -> Mapping[str, Any] | Content:
         return await self._handler(self._host, request)
@@ -158,7 +159,10 @@ class Status:
             "title": app.title,
             "summary": app.summary,
             "pages": [{"path": page.path, "title": page.title} for page in app.pages],
-            "routes": [{"path": route.path, "summary": route.summary} for route in app.routes],
+            "routes": [
+                {"method": route.method, "path": route.path, "summary": route.summary}
+                for route in app.routes
+            ],
             "pipelines": [
                 {"task": spec.task, "model": getattr(settings, spec.setting)}
                 for spec in app.pipelines
@@ -215,11 +219,20 @@ class _ByMethod:
         await self._endpoints[method](scope, receive, send)
 
 
-def _app_routes(host: Host, state: State) -> list[BaseRoute]:
+def _app_routes(host: Host, state: State, console: pages.Console) -> list[BaseRoute]:
     paths: dict[str, dict[str, AppEndpoint]] = {}
+    public = PUBLIC | console.public
     for app in host.apps:
         for route in app.routes:
-            paths.setdefault(route.path, {})[route.method] = AppEndpoint(host, state, route)
+            served = paths.setdefault(route.path, {})
+            # What is public is answered without a key, and without knowing who asks.
+            open_to_all = route.path in public or route.path.startswith(console.public_prefixes)
+            if route.method in served or (route.method == "GET" and open_to_all):
+                raise PluginError(
+                    f"app {app.name!r}: {route.method} {route.path} is served already; choose "
+                    "another path"
+                )
+            served[route.method] = AppEndpoint(host, state, route)
     return [
         Route(path, _ByMethod(endpoints), methods=list(endpoints))
         for path, endpoints in paths.items()
@@ -230,12 +243,12 @@ def build(host: Host, state: State) -> ASGIApp:
     """Return the whole HTTP application.
 
     Raises:
-        PluginError: a manifest names a handler that cannot be imported.
+        PluginError: a manifest names a handler that cannot be imported, or a route that is taken.
     """
-    routes: list[BaseRoute] = _app_routes(host, state)
     document = openapi.render(host.apps)
     console = pages.Console(host.apps)
-    routes += [
+    routes: list[BaseRoute] = [
+        *_app_routes(host, state, console),
         *rest.routes(host, state),
         Route("/v1/status", Status(host, state), methods=["GET"]),
         Route("/healthz", Health(state, readiness=False), methods=["GET"]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
-from retinue.core.errors import ConfigError
+from retinue.core.errors import ConfigError, ShuttingDown
 from retinue.core.protocols import TextEncoder
 from retinue.core.settings import Settings
 from retinue.host.progress import Bar
@@ -45,12 +46,13 @@ def check_pictures(card: Card) -> None:
 
 
 class Texts:
-    """Text models, each loaded when it is first asked for; on one event loop."""
+    """Text models, each loaded once, when it is first asked for; on one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loaded: dict[str, TextEncoder] = {}
-        self._lock = asyncio.Lock()
+        self._loads: dict[str, asyncio.Task[TextEncoder]] = {}
+        self._one = asyncio.Lock()
+        self._closed = False
 
     async def get(self, model: str) -> TextEncoder:
         """Return a text model.
@@ -58,12 +60,25 @@ class Texts:
         Raises:
             ModelNotFound: it is neither installed nor in the catalogue.
             ConfigError: it is no text model.
-            RetinueError: it cannot be loaded.
+            ShuttingDown: all are closed.
+            RetinueError: it cannot be loaded; the next call tries again.
         """
-        async with self._lock:
-            if model not in self._loaded:
-                self._loaded[model] = await asyncio.to_thread(self._load, model)
-            return self._loaded[model]
+        if self._closed:
+            raise ShuttingDown("the server is stopping; send the request again to another one")
+        load = self._loads.get(model)
+        if load is None:
+            load = self._loads[model] = asyncio.create_task(self._load_alone(model))
+            load.add_done_callback(partial(self._forget_failed, model))
+        # A caller that goes away takes nothing from the next one.
+        return await asyncio.shield(load)
+
+    def _forget_failed(self, model: str, load: asyncio.Task[TextEncoder]) -> None:
+        if load.cancelled() or load.exception() is not None:
+            self._loads.pop(model, None)
+
+    async def _load_alone(self, model: str) -> TextEncoder:
+        async with self._one:
+            return await asyncio.to_thread(self._load, model)
 
     def _load(self, model: str) -> TextEncoder:
         # Tokenizers take a while to import, and most servers read no texts.
@@ -74,8 +89,13 @@ class Texts:
             raise ConfigError(f"model {model} is for {entry.card.task}; it encodes no texts")
         return load_text(entry, self._settings.execution)
 
-    def close(self) -> None:
-        """Close all. May be called twice."""
-        loaded, self._loaded = list(self._loaded.values()), {}
-        for one in loaded:
-            one.close()
+    async def close(self, timeout_s: float) -> None:
+        """Close all, and wait so long for one that is being loaded. May be called twice."""
+        self._closed = True
+        loads, self._loads = list(self._loads.values()), {}
+        if not loads:
+            return
+        done, _ = await asyncio.wait(loads, timeout=timeout_s)
+        for load in done:
+            if not load.cancelled() and load.exception() is None:
+                load.result().close()

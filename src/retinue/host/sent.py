@@ -53,7 +53,8 @@ def read_sent(kind: str, body: bytes, content_type: bytes) -> Sent:
         return Sent(body)
     if form.files > 1:
         raise InvalidRequest(f"the form has {form.files} files; send one")
-    if form.file is None:
+    # A browser sends a file without a name where none was chosen.
+    if form.file is None or not (form.file.body or form.file.filename):
         return Sent(fields=form.fields)
     if not form.file.body:
         raise EmptyInput("the form's file has zero bytes; send the image file itself")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class HostServices:
         self._acks = Acks()
         self._texts = Texts(settings)
         self._states: dict[str, Any] = {}
-        self._open_states = AsyncExitStack()
+        self._open_states: dict[str, AbstractAsyncContextManager[Any]] = {}
 
     @property
     def limits(self) -> Limits:
@@ -182,8 +183,9 @@ class HostServices:
             await self._served.serve(model if self._rollout or "@" in model else f"{model}@{PROD}")
         for app in self.apps:
             if app.state:
-                opened: Any = resolve(app.state)(self)
-                self._states[app.name] = await self._open_states.enter_async_context(opened)
+                opened: AbstractAsyncContextManager[Any] = resolve(app.state)(self)
+                self._states[app.name] = await opened.__aenter__()
+                self._open_states[app.name] = opened
         if self._rollout and self.settings.rollout.follow_s > 0:
             self._following = asyncio.create_task(self._served.follow())
 
@@ -206,13 +208,15 @@ class HostServices:
 
     async def drain(self, timeout_s: float) -> None:
         """Finish accepted work in at most so many seconds, then give everything back."""
-        # A version that is being loaded is closed once it is there: following ends after that.
-        await self._served.drain(timeout_s)
+        end = time.monotonic() + timeout_s
+        # An app that finishes work of its own may need the models for it.
         await self._close_states()
+        # A version that is being loaded is closed once it is there: following ends after that.
+        await self._served.drain(max(0.0, end - time.monotonic()))
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
-        self._texts.close()
+        await self._texts.close(CLOSE_S)
         if self._hub is not None:
             await asyncio.to_thread(self._hub.close, CLOSE_S)
         written = True
@@ -224,11 +228,17 @@ class HostServices:
             self._records.close()
 
     async def _close_states(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._open_states.aclose()
-        except TimeoutError:
-            log.error("an app's state was not closed within %g s", CLOSE_S)
+        """Close each app's state by itself: what one fails with is no error of another."""
+        while self._open_states:
+            app, opened = self._open_states.popitem()
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await opened.__aexit__(None, None, None)
+            except TimeoutError:
+                log.error("the state of app %s was not closed within %g s", app, CLOSE_S)
+            except Exception:
+                # line of isolation: what others accepted is still to be finished and stored.
+                log.exception("the state of app %s could not be closed", app)
 
     def _default_models(self) -> tuple[str, ...]:
         wanted = [

@@ -114,7 +114,7 @@ class Form:
     Attributes:
         file: Its first file, or None.
         files: How many files it has.
-        fields: Its parts that are no files, by name.
+        fields: Its parts that are no files, by name, where they are wanted.
     """
 
     file: Upload | None
@@ -125,7 +125,8 @@ class Form:
 class _Parts:
     """Collects the first file and the fields of a multipart body from the parser's callbacks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fields: bool) -> None:
+        self._wants_fields = fields
         self.file: Upload | None = None
         self.files = 0
         self.fields: dict[str, str] = {}
@@ -136,12 +137,14 @@ class _Parts:
         self._disposition = b""
         self._filename: str | None = None
         self._chunks: list[bytes] = []
+        self._size = 0
 
     def part_begin(self) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise InvalidRequest(f"the multipart body has more than {MAX_PARTS} parts")
-        self._disposition, self._filename, self._field, self._chunks = b"", None, "", []
+        self._disposition, self._filename, self._field = b"", None, ""
+        self._chunks, self._size = [], 0
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -159,22 +162,28 @@ class _Parts:
         self.files += self._filename is not None
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._filename is None:
-            size = sum(map(len, self._chunks)) + end - start
-            if size > MAX_FIELD:
-                name = self._field[:60]
-                raise InvalidRequest(f"the form's field {name!r} has more than {MAX_FIELD:,} bytes")
-        if self._filename is None or self.file is None:
+        if self._filename is None and self._wants_fields:
+            self._size += end - start
+            if self._size > MAX_FIELD:
+                raise self._wrong(f"has more than {MAX_FIELD:,} bytes")
+            self._chunks.append(data[start:end])
+        elif self._filename is not None and self.file is None:
             self._chunks.append(data[start:end])
 
     def part_end(self) -> None:
         body = b"".join(self._chunks)
-        if self._filename is None:
+        if self._filename is None and self._wants_fields:
             if self._field in self.fields:
-                raise InvalidRequest(f"the form's field {self._field[:60]!r} is given twice")
-            self.fields[self._field] = body.decode("utf-8", "replace")
-        elif self.file is None:
+                raise self._wrong("is given twice")
+            try:
+                self.fields[self._field] = body.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise self._wrong(f"is not UTF-8: {error.reason}") from error
+        elif self._filename is not None and self.file is None:
             self.file = Upload(body, safe_filename(self._filename))
+
+    def _wrong(self, what: str) -> InvalidRequest:
+        return InvalidRequest(f"the form's field {self._field[:60]!r} {what}")
 
 
 def _disposition(value: bytes) -> tuple[str, str | None]:
@@ -201,7 +210,7 @@ def first_file(body: bytes, content_type: bytes) -> Upload:
     Raises:
         InvalidRequest: the form is malformed or has no file.
     """
-    form = read_form(body, content_type)
+    form = read_form(body, content_type, fields=False)
     if form is None:
         return Upload(body)
     if form.file is None:
@@ -209,18 +218,24 @@ def first_file(body: bytes, content_type: bytes) -> Upload:
     return form.file
 
 
-def read_form(body: bytes, content_type: bytes) -> Form | None:
+def read_form(body: bytes, content_type: bytes, *, fields: bool = True) -> Form | None:
     """Return the form that a body is, or None where its type is not multipart.
 
+    Args:
+        body: The whole body.
+        content_type: Of the body.
+        fields: Whether fields that are no files are wanted; else they are passed over.
+
     Raises:
-        InvalidRequest: the form is malformed, or a field is too large or given twice.
+        InvalidRequest: the form is malformed, or a field that is wanted is too large, given twice
+            or not UTF-8.
     """
     if content_type[:10].lower() != b"multipart/":
         return None
     boundary = _boundary(content_type)
     if boundary is None:
         raise InvalidRequest("of the multipart types only multipart/form-data is read here")
-    parts = _Parts()
+    parts = _Parts(fields=fields)
     try:
         parser = MultipartParser(
             boundary,

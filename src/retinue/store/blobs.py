@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+from fsspec.config import conf as fsspec_conf  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
 from retinue.core.errors import (
@@ -22,6 +24,7 @@ from retinue.core.errors import (
     InvalidRequest,
     MissingExtra,
     NotFound,
+    RetinueError,
     StorageError,
     storage_errors,
 )
@@ -31,6 +34,15 @@ KEY = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
 SUFFIX = re.compile(r"(\.[a-z0-9]{1,8})?")
 _SHARDS = tuple(f"{n:02x}" for n in range(256))
 _ABANDONED_S = 3600.0
+_ANSWER_S = 30.0
+"""How long a remote store may take for one blob, its client's own attempts included."""
+_S3 = ("s3", "s3a")
+_S3_RETRIES = 2
+_VAGUE = (None, errno.EIO, errno.ENOENT)
+"""Numbers with which file systems pass on what a remote store said."""
+_ADVICE = {
+    "s3": "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
 
 
 def open_blobs(url: str) -> BlobStore:
@@ -41,7 +53,8 @@ def open_blobs(url: str) -> BlobStore:
             system that fsspec knows and whose package is installed (``s3://BUCKET/FOLDER``).
 
     Raises:
-        ConfigError: the URL is wrong, or of a file system that fsspec does not know.
+        ConfigError: the URL is wrong or names no place in its file system, or fsspec does not know
+            that file system.
         MissingExtra: the file system's package is not installed.
         NotWritable: the folder cannot be made.
     """
@@ -52,13 +65,23 @@ def open_blobs(url: str) -> BlobStore:
             raise ConfigError(f"blobs.url {url!r} names no folder; give file:///FOLDER")
         return FolderBlobs(Path(path).absolute())
     try:
-        filesystem, root = url_to_fs(url)
+        filesystem, root = url_to_fs(url, **_options(scheme))
     except ImportError as error:
-        message = f"blobs.url {url!r}: {error}; install the package that fsspec names"
-        raise MissingExtra(message) from error
+        extra = "pip install 'retinue[s3]'" if scheme in _S3 else "install what it names"
+        raise MissingExtra(f"blobs.url {url!r}: {error}; {extra}") from error
     except ValueError as error:
         raise ConfigError(f"blobs.url {url!r}: {error}") from error
+    if not root.strip("/") and scheme != "memory":
+        raise ConfigError(f"blobs.url {url!r} names no bucket; give {scheme}://BUCKET/FOLDER")
     return RemoteBlobs(filesystem, root)
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Settle for fewer attempts than S3's client makes, unless the user chose a number."""
+    chosen = "AWS_MAX_ATTEMPTS" in os.environ or "config_kwargs" in fsspec_conf.get("s3", {})
+    if scheme not in _S3 or chosen:
+        return {}
+    return {"config_kwargs": {"retries": {"max_attempts": _S3_RETRIES}}}
 
 
 def _digest(data: bytes) -> str:
@@ -240,17 +263,27 @@ class RemoteBlobs:
         """Store bytes, whole or not at all, and return their key."""
         _check_suffix(suffix)
         key = _digest(data) + suffix
-        with _translated(self._root, "storing a blob"):
-            self._fs.makedirs(f"{self._root}/{key[:2]}", exist_ok=True)
-            self._fs.pipe_file(self._path(key), data)
+        with self._translated(self._root, "storing a blob"):
+            try:
+                self._ask("pipe_file", self._path(key), data)
+            except FileNotFoundError:
+                self._make_folders(f"{self._root}/{key[:2]}")
+                self._ask("pipe_file", self._path(key), data)
         return key
+
+    def _make_folders(self, shard: str) -> None:
+        """Make the folders of a file system that has them, but never a bucket."""
+        for folder in (self._root, shard):
+            if "/" in folder.strip("/"):
+                with suppress(FileExistsError):
+                    self._ask("mkdir", folder, create_parents=False)
 
     def get(self, key: str) -> bytes:
         """Return the bytes of a key."""
         path = self._path(key)
-        with _translated(path, "reading a blob"):
+        with self._translated(path, "reading a blob"):
             try:
-                data = bytes(self._fs.cat_file(path))
+                data = bytes(self._ask("cat_file", path))
             except FileNotFoundError:
                 raise _missing(key) from None
         return _verified(key, data, path)
@@ -258,18 +291,18 @@ class RemoteBlobs:
     def exists(self, key: str) -> bool:
         """Whether a blob has this key."""
         path = self._path(key)
-        with _translated(path, "looking for a blob"):
+        with self._translated(path, "looking for a blob"):
             self._fs.invalidate_cache()
-            return bool(self._fs.exists(path))
+            return bool(self._ask("exists", path))
 
     def delete(self, key: str) -> bool:
         """Delete a blob; return whether there was one."""
-        path = self._path(key)
-        if not self.exists(key):
-            return False
-        with _translated(path, "deleting a blob"):
+        return self.exists(key) and self._removed(self._path(key))
+
+    def _removed(self, path: str) -> bool:
+        with self._translated(path, "deleting a blob"):
             try:
-                self._fs.rm_file(path)
+                self._ask("rm_file", path)
             except FileNotFoundError:
                 return False
         return True
@@ -278,33 +311,66 @@ class RemoteBlobs:
         """Delete at most ``limit`` blobs that were last put before a moment."""
         bound = _utc(before)
         deleted = 0
-        with _translated(self._root, "deleting old blobs"):
+        with self._translated(self._root, "deleting old blobs"):
             self._fs.invalidate_cache()
+            present = {str(entry["name"]).rpartition("/")[2] for entry in self._list(self._root)}
             for shard in self._turns.order():
-                for key in self._older(shard, bound):
+                for path in self._older(shard, bound) if shard in present else ():
                     if deleted == limit:
                         self._turns.stopped(shard)
                         return deleted
-                    deleted += self.delete(key)
+                    deleted += self._removed(path)
         return deleted
 
-    def _older(self, shard: str, bound: datetime) -> Iterator[str]:
+    def _list(self, folder: str) -> list[dict[str, Any]]:
         try:
-            paths = self._fs.ls(f"{self._root}/{shard}", detail=False)
+            return list(self._ask("ls", folder, detail=True))
         except FileNotFoundError:
-            return
-        for path in paths:
-            key = str(path).rpartition("/")[2]
+            return []
+
+    def _older(self, shard: str, bound: datetime) -> Iterator[str]:
+        for entry in self._list(f"{self._root}/{shard}"):
+            path = str(entry["name"])
+            if not KEY.fullmatch(path.rpartition("/")[2]):
+                continue
             with suppress(FileNotFoundError):
-                if KEY.fullmatch(key) and _utc(self._fs.modified(path)) < bound:
-                    yield key
+                # S3 lists the time; asking for it would be one more request a blob.
+                if _utc(entry.get("LastModified") or self._fs.modified(path)) < bound:
+                    yield path
 
+    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if self._fs.async_impl:
+            options["timeout"] = _ANSWER_S
+        return getattr(self._fs, method)(*arguments, **options)
 
-@contextmanager
-def _translated(path: str, doing: str) -> Iterator[None]:
-    try:
+    @contextmanager
+    def _translated(self, path: str, doing: str) -> Iterator[None]:
         with storage_errors(path, doing):
-            yield
-    except NotImplementedError as error:
-        message = f"{doing}: {path}: this file system cannot do that; choose another blobs.url"
-        raise StorageError(message) from error
+            try:
+                yield
+            except RetinueError:
+                raise
+            except NotImplementedError as error:
+                reason = "this file system cannot do that; choose another blobs.url"
+                raise StorageError(f"{doing}: {path}: {reason}") from error
+            # A boundary: each file system has errors of its own, which share no class.
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno not in _VAGUE:
+                    raise
+                raise self._failure(path, doing, error) from error
+
+    def _failure(self, path: str, doing: str, error: Exception) -> StorageError:
+        """Say what to do about an error that is not one of this machine's disks."""
+        protocol = self._fs.protocol
+        names = protocol if isinstance(protocol, str) else next(iter(protocol), "")
+        settings = _ADVICE.get(names, "blobs.url and the file system's own settings")
+        match error:
+            case PermissionError():
+                reason = f"access is denied ({error}); check {settings}"
+            case FileNotFoundError():
+                reason = f"there is no such place ({error}); make the bucket, or correct blobs.url"
+            case TimeoutError():
+                reason = f"no answer for {_ANSWER_S:g} s; check {settings}, and the network"
+            case _:
+                reason = f"{error or type(error).__name__}; check {settings}, and the network"
+        return StorageError(f"{doing}: {path}: {reason}")

@@ -146,7 +146,7 @@ class Collection:
             Conflict: another program is writing the collection.
             DiskFull, StorageError: nothing was written.
         """
-        data = picture if isinstance(picture, bytes) else _read(Path(picture))
+        data = picture if isinstance(picture, bytes) else read_picture(Path(picture))
         place = path or ("" if isinstance(picture, bytes) else str(picture))
         size = self._models.model(self._model).decode_size
         ready = prepare(data, self._settings.limits, size)
@@ -213,7 +213,7 @@ class Collection:
         """
         data = b""
         if image is not None:
-            data = image if isinstance(image, bytes) else _read(Path(image))
+            data = image if isinstance(image, bytes) else read_picture(Path(image))
             if not data:
                 raise EmptyInput("the image has zero bytes; give the image file itself")
         fields: dict[str, Any] = {
@@ -379,9 +379,21 @@ def on_thumbnail(box: Sequence[float], item: Item) -> tuple[float, float, float,
     return x1, y1, x2, y2
 
 
-def _read(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """Return a picture's file.
+
+    Raises:
+        InvalidRequest: there is no such file.
+        EmptyInput: it has zero bytes.
+        StorageError: it cannot be read.
+    """
     with storage_errors(path, "reading"):
         try:
-            return path.read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             raise InvalidRequest(f"there is no file {path}; give an existing one") from None
+        except IsADirectoryError:
+            raise InvalidRequest(f"{path} is a folder; give a picture's file") from None
+    if not data:
+        raise EmptyInput(f"{path} has zero bytes; give an image file")
+    return data

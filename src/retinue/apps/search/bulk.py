@@ -36,6 +36,7 @@ DONE_AHEAD: Final = 256
 WRITE_AT: Final = 128
 WRITE_EVERY_S: Final = 0.5
 BLOB_THREADS: Final = 4
+MOST_FAILURES: Final = 1_000_000
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ class BulkIndex:
         # The threads that embed, and the one that tells what cannot be.
         self._done: Pipe[_Done] = Pipe(DONE_AHEAD, self._stopped, makers=self._threads + 1)
         self._seen: set[int] = set()
+        self._failing: set[str] = set()
         self._whole = True
 
     @property
@@ -166,6 +168,8 @@ class BulkIndex:
                     self._library.store, writer.collection, entry.card.name, entry.version
                 )
                 self._version = (entry.card.name, entry.version)
+                failures = self._library.store.failures(writer.collection, limit=MOST_FAILURES)
+                self._failing = {one.path for one in failures}
                 began = time.monotonic()
                 self._pump(writer, offers, models)
                 self.progress.embedding_s = time.monotonic() - began
@@ -264,6 +268,8 @@ class BulkIndex:
         return bool(
             told
             and self._embedded(known)
+            # A file that was put back as it had been is read again, so that its failure ends.
+            and offer.path not in self._failing
             and known.source == offer.source
             and (known.size, known.mtime_us) == (offer.size, offer.mtime_us)
             and known.etag == offer.etag[:255]

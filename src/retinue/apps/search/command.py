@@ -105,6 +105,7 @@ def query(
     config: ConfigFile = None,
 ) -> None:
     """Find the items that are most like a picture, a text or another item."""
+    from retinue.apps.search.api import read_picture
     from retinue.apps.search.ask import parse_asked
     from retinue.apps.search.show import print_hits, result
 
@@ -125,7 +126,7 @@ def query(
     elif by_text or not _is_file(what):
         fields["text"] = what
     else:
-        image = _read(what)
+        image = read_picture(Path(what))
     asked = parse_asked({**fields, "terms": terms}, image)
     with _open(collection, model, config) as opened:
         answer = opened.ask(asked)
@@ -141,16 +142,6 @@ def _is_file(what: str) -> bool:
         return Path(what).is_file()
     except (OSError, ValueError):
         return False  # a text that is too long, or has what no path may have
-
-
-def _read(what: str) -> bytes:
-    from retinue.core.errors import EmptyInput, storage_errors
-
-    with storage_errors(what, "reading"):
-        data = Path(what).read_bytes()
-    if not data:
-        raise EmptyInput(f"{what} has zero bytes; give an image file")
-    return data
 
 
 @search_cli.command("eval")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +15,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retinue.apps.search.api import Collection
+from retinue.apps.search.api import Collection, read_picture
 from retinue.apps.search.ask import parse_asked
+from retinue.apps.search.query import check_page
 from retinue.apps.search.space import Field, OpenSpace
 from retinue.core.errors import InputNotFound, InvalidRequest, storage_errors
+from retinue.core.protocols import TextEncoder
 from retinue.index.tuning import exact_neighbours
 from retinue.index.tuning import tune as choose
 from retinue.measure.retrieval import average_precisions, mean, recall_at
@@ -54,7 +57,8 @@ def read_truth(path: Path) -> list[Truth]:
     with storage_errors(path, "reading"):
         if path.stat().st_size > MAX_TRUTH:
             raise InvalidRequest(f"{path} has more than {MAX_TRUTH:,} bytes; split it")
-        text = path.read_text("utf-8", errors="replace")
+        # Spreadsheets mark the start of what they save as UTF-8.
+        text = path.read_text("utf-8-sig", errors="replace")
     found = []
     for number, row in _lines(path, text):
         relevant = row.pop("relevant", None)
@@ -77,8 +81,7 @@ def read_truth(path: Path) -> list[Truth]:
 
 def _lines(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
     if path.suffix.lower() == ".csv":
-        rows = csv.DictReader(io.StringIO(text))
-        return [(number, dict(row)) for number, row in enumerate(rows, 2)]
+        return _table(path, text)
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -90,6 +93,23 @@ def _lines(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise InvalidRequest(f"{path}, line {number} is no JSON object")
         found.append((number, row))
+    return found
+
+
+def _table(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    rows = csv.DictReader(io.StringIO(text))
+    found = []
+    try:
+        for row in rows:
+            if None in row:
+                names = len(rows.fieldnames or ())
+                raise InvalidRequest(
+                    f"{path}, line {rows.line_num} has more values than the {names} columns; quote "
+                    'a value that has a comma: "a, b"'
+                )
+            found.append((rows.line_num, dict(row)))
+    except csv.Error as error:
+        raise InvalidRequest(f"{path}, line {rows.line_num + 1} is no CSV: {error}") from error
     return found
 
 
@@ -105,14 +125,12 @@ def evaluate(
     Raises:
         RetinueError: a query cannot be asked.
     """
+    check_page(k, 0)
     numbers: dict[str, int] = {}
     found = np.full((len(queries), k), -1, np.int64)
     taken = []
     for row, query in enumerate(queries):
-        data = b""
-        if query.image is not None:
-            with storage_errors(query.image, "reading"):
-                data = query.image.read_bytes()
+        data = b"" if query.image is None else read_picture(query.image)
         start = time.perf_counter()
         fields = {**query.fields, "k": k, "rerank": rerank, "dedupe": False, "deadline_ms": 60_000}
         hits = collection.ask(parse_asked(fields, data)).hits
@@ -165,9 +183,21 @@ def probes(collection: Collection, space: OpenSpace, count: int) -> dict[str, ND
     encoder = collection.text_encoder()
     if encoder is not None:
         words = [*class_names("coco"), *class_names("imagenet")]
-        some = draw.choice(len(words), min(count, len(words)), replace=False)
-        found["text"] = encoder.encode([words[i].split(",")[0] for i in sorted(some)])
+        known = _encoded(encoder, (words[i] for i in draw.permutation(len(words))), count)
+        if known:
+            found["text"] = np.stack(known)
     return found
+
+
+def _encoded(encoder: TextEncoder, names: Iterable[str], count: int) -> list[NDArray[np.float32]]:
+    """Return vectors of the first names that the model's vocabulary has."""
+    known: list[NDArray[np.float32]] = []
+    for name in names:
+        if len(known) == count:
+            break
+        with suppress(InvalidRequest):
+            known.append(encoder.encode([name.partition(",")[0]])[0])
+    return known
 
 
 def _field_of(space: OpenSpace, kind: str) -> Field:
@@ -181,6 +211,7 @@ def bench(collection: Collection, *, queries: int = 200, k: int = 10) -> dict[st
         For "image" and "text": recall@k with its interval, milliseconds of the index alone, and
         what the index is.
     """
+    check_page(k, 0)
     space = collection.open_space()
     report: dict[str, Any] = {"collection": collection.name, "items": len(space)}
     for kind, vectors in probes(collection, space, queries).items():

@@ -62,17 +62,22 @@ class _Lane:
     def __init__(self, library: Library, collection: Collection) -> None:
         self._library, self._collection = library, collection
         self._queue: queue.Queue[Write | None] = queue.Queue(WAITING)
+        self._closed = False
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="retinue-write", daemon=True)
         self._thread.start()
 
     def submit(self, write: Write) -> None:
-        try:
-            self._queue.put_nowait(write)
-        except queue.Full:
-            raise Conflict(
-                f"{WAITING} writes wait for collection {self._collection.name!r}; send fewer at "
-                "once"
-            ) from None
+        name = self._collection.name
+        with self._lock:  # what comes after the end of the queue would wait for ever
+            if self._closed:
+                raise Conflict(f"collection {name!r} is being deleted or closed; send it again")
+            try:
+                self._queue.put_nowait(write)
+            except queue.Full:
+                raise Conflict(
+                    f"{WAITING} writes wait for collection {name!r}; send fewer at once"
+                ) from None
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -123,6 +128,8 @@ class _Lane:
                 log.info("duplicates of %s: %s", entry.put.id, error.message)
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         self._queue.put(None)
         self._thread.join()
 
@@ -191,10 +198,11 @@ class SearchState:
         """
         if self._closed:
             raise ShuttingDown("the server is stopping; send the request again to another one")
-        if collection.key not in self._lanes:
-            self._lanes[collection.key] = _Lane(self.library, collection)
+        lane = self._lanes.get(collection.key)
+        if lane is None:
+            lane = self._lanes[collection.key] = _Lane(self.library, collection)
         write = Write(Future(), entry, remove)
-        self._lanes[collection.key].submit(write)
+        lane.submit(write)
         return await asyncio.wrap_future(write.done)
 
     def forget(self, collection: Collection) -> None:

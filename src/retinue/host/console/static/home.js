@@ -21,7 +21,7 @@ function fact(name, value) {
 function appCard(app) {
   const links = app.pages.map((page) =>
     el("a", { class: "button", href: page.path }, `Open ${page.title}`));
-  const routes = app.routes.map((route) => el("code", {}, `POST ${route.path}`));
+  const routes = app.routes.map((route) => el("code", {}, `${route.method} ${route.path}`));
   return el("li", { class: "panel card" },
     el("h3", {}, app.title),
     el("p", { class: "grow" }, app.summary),
