@@ -122,9 +122,7 @@ def build(home: Path, count: int) -> None:
 
 
 def _entries(real: Sequence, numbers: Sequence[int], space: int) -> list:
-    from retinue.apps.search.writer import Entry
     from retinue.core.types import Embedding
-    from retinue.store.collections import Put
 
     found = []
     for number in numbers:
@@ -136,18 +134,25 @@ def _entries(real: Sequence, numbers: Sequence[int], space: int) -> list:
             embedding = Embedding(
                 vector, embedding.tokens ^ flips, embedding.grid, _noisy(embedding.semantic, noise)
             )
-        put = Put(
-            id=f"{number:07d}",
-            path=f"/photos/{number:07d}.jpg",
-            sha256=f"{number:064x}",
-            size=50_000,
-            width=width,
-            height=height,
-            meta={"shelf": number % 100, "colour": ("red", "green", "blue")[number % 3]},
-            thumbnail=thumbnail,
-        )
-        found.append(Entry(put, {space: embedding}))
+        found.append(_entry(number, embedding, thumbnail, width, height, space))
     return found
+
+
+def _entry(number: int, embedding, thumbnail: str, width: int, height: int, space: int):
+    from retinue.apps.search.writer import Entry
+    from retinue.store.collections import Put
+
+    put = Put(
+        id=f"{number:07d}",
+        path=f"/photos/{number:07d}.jpg",
+        sha256=f"{number:064x}",
+        size=50_000,
+        width=width,
+        height=height,
+        meta={"shelf": number % 100, "colour": ("red", "green", "blue")[number % 3]},
+        thumbnail=thumbnail,
+    )
+    return Entry(put, {space: embedding})
 
 
 def _noisy(vector: np.ndarray, noise: np.random.Generator) -> np.ndarray:
@@ -223,6 +228,7 @@ def _line(name: str, taken: Sequence[float], answers: Sequence[dict]) -> list[st
     parts = ", ".join(
         f"{s} {np.median([one['timings_ms'].get(s, 0.0) for one in answers]):.1f}" for s in stages
     )
+    print(f"  {name}: p50 {p50:.0f}, p95 {p95:.0f} ms", flush=True)
     return [name, f"{p50:.0f}", f"{p95:.0f}", f"{p99:.0f}", f"{np.mean(skipped):.0%}", parts]
 
 
@@ -248,22 +254,14 @@ def adder(home: Path, rate: float, stop: threading.Event, done: list[int]) -> No
         if due <= 0:
             stop.wait(0.005)
             continue
-        tokens = (space.grid_rows * space.grid_columns, space.token_bytes)
-        real = [
-            (
-                Embedding(
-                    unit(space.image_dim),
-                    draw.integers(0, 256, tokens, dtype=np.uint8),
-                    (space.grid_rows, space.grid_columns),
-                    unit(space.text_dim),
-                ),
-                "",
-                640,
-                480,
-            )
-        ] * (number + due + 1)
+        grid = (space.grid_rows, space.grid_columns)
+        entries = []
+        for new in range(number, number + due):
+            tokens = draw.integers(0, 256, (grid[0] * grid[1], space.token_bytes), dtype=np.uint8)
+            embedding = Embedding(unit(space.image_dim), tokens, grid, unit(space.text_dim))
+            entries.append(_entry(new, embedding, "", 640, 480, space.key))
         with library.writer(opened.collection, wait_s=5) as writer:
-            writer.write(_entries(real, range(number, number + due), space.key))
+            writer.write(entries)
         number += due
         done[0] += due
     library.close()

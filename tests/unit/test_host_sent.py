@@ -111,10 +111,10 @@ def test_forms_that_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="given twice"):
         read_sent("any", body.replace(b'"more"', b'"text"'), said)
     for broken in (body[:-20], b"no form", body.replace(b"\r\n", b"\n")):
-        with pytest.raises(InvalidRequest, match="malformed|no file|boundary"):
+        with pytest.raises(InvalidRequest, match=r"malformed|no file|boundary"):
             read_sent("file", broken, said)
     for wrong in (b"multipart/form-data", b"multipart/mixed; boundary=x"):
-        with pytest.raises(InvalidRequest, match="boundary|multipart/form-data"):
+        with pytest.raises(InvalidRequest, match=r"boundary|multipart/form-data"):
             read_sent("any", body, wrong)
 
 

@@ -13,7 +13,14 @@ import pytest
 from pydantic import BaseModel
 
 from retinue.core.apps import App, PipelineSpec, Services
-from retinue.core.errors import ConfigError, ModelNotFound, PluginError, StorageError
+from retinue.core.errors import (
+    ConfigError,
+    ModelNotFound,
+    ModelRunFailed,
+    PluginError,
+    ShuttingDown,
+    StorageError,
+)
 from retinue.core.settings import Settings
 from retinue.host import obtaining
 from retinue.host import services as host_services
@@ -145,15 +152,15 @@ def test_a_state_that_hangs_does_not_hold_the_end(
     assert EVENTS[-1] == "first closes"
 
 
-def test_the_host_is_drained_whatever_a_state_says_at_the_end(given: Settings) -> None:
-    async def work() -> None:
-        host = HostServices(given, (app("first", "failing_at_the_end"),), record=False)
-        await host.start()
-        with pytest.raises(StorageError, match="cannot be saved"):
-            await host.drain(5)
-        await host.drain(5)
+def test_a_state_that_fails_at_the_end_fails_alone(
+    given: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(host: HostServices) -> None:
+        assert host.state("second") == "state"
 
-    asyncio.run(work())
+    run(given, main, app("first", "first"), app("second", "failing_at_the_end"))
+    assert "cannot be saved" in caplog.text
+    assert EVENTS[-1] == "first closes"
 
 
 # Text models.
@@ -198,12 +205,14 @@ def test_a_text_model_is_not_served_where_pictures_are(given: Settings) -> None:
 def test_texts_may_be_closed_twice(given: Settings) -> None:
     async def work() -> None:
         texts = obtaining.Texts(given)
-        texts.close()
         encoder = await texts.get(TEXT)
-        texts.close()
-        texts.close()
-        assert await texts.get(TEXT) is not encoder
-        texts.close()
+        assert await texts.get(TEXT) is encoder
+        await texts.close(5)
+        await texts.close(5)
+        with pytest.raises(ModelRunFailed, match="is closed"):
+            encoder.encode(["red"])
+        with pytest.raises(ShuttingDown):
+            await texts.get(TEXT)
 
     asyncio.run(work())
 

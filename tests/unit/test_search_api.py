@@ -208,11 +208,13 @@ def test_a_collection_is_dropped(full: Collection, given: Settings) -> None:
 
 
 def test_adding_to_what_was_dropped_leaves_nothing(full: Collection, given: Settings) -> None:
+    assert list((given.home / "search").iterdir())
     full.drop()
     with pytest.raises(NotFound):
         full.add(photo(1))
     with pytest.raises(NotFound):
         full.delete("p1")
+    assert not list((given.home / "search").iterdir())
 
 
 def test_duplicates_are_seen_at_once(full: Collection) -> None:

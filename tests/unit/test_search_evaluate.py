@@ -11,7 +11,13 @@ import pytest
 
 from retinue.apps.search.api import Collection
 from retinue.apps.search.evaluate import bench, evaluate, probes, read_truth, tune
-from retinue.core.errors import InputError, InputNotFound, InvalidRequest, NotFound
+from retinue.core.errors import (
+    InputError,
+    InputNotFound,
+    InvalidRequest,
+    NotFound,
+    UnsupportedMedia,
+)
 from retinue.testing.embedders import COLOURS, DIM, photo, settings
 
 NAMES = list(COLOURS)
@@ -126,6 +132,7 @@ def test_no_such_truth(tmp_path: Path) -> None:
         ({"image": "none.jpg"}, InvalidRequest),
         ({"image": "."}, InputError),
         ({"image": "empty.jpg"}, InputError),
+        ({"image": "plain.jpg"}, UnsupportedMedia),
         ({"id": "nobody"}, NotFound),
         ({"text": "red", "colour": "red"}, InvalidRequest),
         ({"text": "red", "where": {"nothing": 1}}, InvalidRequest),
@@ -137,8 +144,10 @@ def test_queries_that_cannot_be_asked(
     shop: Collection, tmp_path: Path, row: dict[str, Any], error: type[Exception]
 ) -> None:
     (tmp_path / "empty.jpg").touch()
-    truth = read_truth(jsonl(tmp_path / "t.jsonl", {**row, "relevant": ["p1"]}))
-    with pytest.raises(error):
+    (tmp_path / "plain.jpg").write_bytes(b"no picture")
+    fine = {"text": "red", "relevant": ["p1"]}
+    truth = read_truth(jsonl(tmp_path / "t.jsonl", fine, {**row, "relevant": ["p1"]}))
+    with pytest.raises(error, match=row.get("image") or "query 2: "):
         evaluate(shop, truth)
 
 

@@ -38,8 +38,8 @@ _ANSWER_S = 30.0
 """How long a remote store may take for one blob, its client's own attempts included."""
 _S3 = ("s3", "s3a")
 _S3_RETRIES = 2
-_VAGUE = (None, errno.EIO, errno.ENOENT)
-"""Numbers with which file systems pass on what a remote store said."""
+_CLEAR = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Numbers that say what is wrong, also where the file system is a remote one."""
 _ADVICE = {
     "s3": "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
 }
@@ -355,7 +355,7 @@ class RemoteBlobs:
                 raise StorageError(f"{doing}: {path}: {reason}") from error
             # A boundary: each file system has errors of its own, which share no class.
             except Exception as error:
-                if isinstance(error, OSError) and error.errno not in _VAGUE:
+                if isinstance(error, OSError) and error.errno in _CLEAR:
                     raise
                 raise self._failure(path, doing, error) from error
 

@@ -1,9 +1,9 @@
 """An S3 server for tests: OpenStack Swift with its S3 API, in one process, on the loopback.
 
-Swift checks AWS' signatures (version 4) as S3 does. It is the package ``swift`` of PyPI, in the
-environment that runs the tests or in that of the Python that ``RETINUE_TEST_SWIFT_PYTHON`` names,
-or Debian's packages (see `DEBIAN`), in the system's Python. So this file is two: a module, and the
-program that a Python with Swift runs, which needs nothing of Retinue.
+Swift checks AWS' signatures (version 4) as S3 does. It is the package ``swift`` of PyPI, 2.38 or
+newer, in the environment that runs the tests or in that of the Python that
+``RETINUE_TEST_SWIFT_PYTHON`` names. So this file is two: a module, and the program that a Python
+with Swift runs, which needs nothing of Retinue.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEBIAN = ("swift-proxy", "swift-account", "swift-container", "swift-object")
-_SYSTEM_PYTHON = "/usr/bin/python3"
 # Read when this is imported, as tests hide the user's variables.
 _GIVEN = os.environ.get("RETINUE_TEST_SWIFT_PYTHON", "")
 _ACCOUNT, _USER = "tests", "tester"
@@ -98,13 +96,7 @@ def _python() -> str:
         return _GIVEN
     if importlib.util.find_spec("swift") is not None:
         return sys.executable
-    if Path(_SYSTEM_PYTHON).exists():
-        find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('swift') is None)"
-        if subprocess.run([_SYSTEM_PYTHON, "-I", "-c", find], check=False).returncode == 0:
-            return _SYSTEM_PYTHON
-    raise LookupError(
-        f"OpenStack Swift is missing: pip install swift, or apt-get install {' '.join(DEBIAN)}"
-    )
+    raise LookupError("the S3 server for tests, OpenStack Swift, is missing: pip install swift")
 
 
 def _check_attributes(folder: str) -> None:

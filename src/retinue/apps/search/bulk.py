@@ -52,7 +52,7 @@ class Progress:
         removed: Vanished from the source, and removed.
         grouped: Items of the collection that are in a group of duplicates.
         started: On ``time.monotonic()``'s clock.
-        step: What is being done: "indexing", "removing", "duplicates", "index".
+        step: What is being done: "indexing", "removing", "duplicates", "index", "tuning".
         embedding_s: From the first picture to the last one that was written.
     """
 

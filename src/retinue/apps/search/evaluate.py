@@ -19,7 +19,7 @@ from retinue.apps.search.api import Collection, read_picture
 from retinue.apps.search.ask import parse_asked
 from retinue.apps.search.query import check_page
 from retinue.apps.search.space import Field, OpenSpace
-from retinue.core.errors import InputNotFound, InvalidRequest, storage_errors
+from retinue.core.errors import InputNotFound, InvalidRequest, RetinueError, storage_errors
 from retinue.core.protocols import TextEncoder
 from retinue.index.tuning import exact_neighbours
 from retinue.index.tuning import tune as choose
@@ -28,6 +28,8 @@ from retinue.models.base import class_names
 
 MAX_TRUTH: Final = 64 * 2**20
 SEED: Final = 0
+RECALL: Final = 0.98
+LATENCY_MS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,11 @@ def evaluate(
         data = b"" if query.image is None else read_picture(query.image)
         start = time.perf_counter()
         fields = {**query.fields, "k": k, "rerank": rerank, "dedupe": False, "deadline_ms": 60_000}
-        hits = collection.ask(parse_asked(fields, data)).hits
+        try:
+            hits = collection.ask(parse_asked(fields, data)).hits
+        except RetinueError as error:
+            which = f"query {row + 1}" + (f", {query.image}" if query.image else "")
+            raise type(error)(f"{which}: {error.message}") from error
         taken.append((time.perf_counter() - start) * 1000)
         for place, hit in enumerate(hits):
             found[row, place] = numbers.setdefault(hit.item.id, len(numbers))
@@ -235,8 +241,12 @@ def bench(collection: Collection, *, queries: int = 200, k: int = 10) -> dict[st
     return report
 
 
-def tune(collection: Collection, *, recall: float, latency_ms: float) -> dict[str, Any]:
+def tune(
+    collection: Collection, *, recall: float = RECALL, latency_ms: float = LATENCY_MS
+) -> dict[str, Any]:
     """Choose the parameters of each index, and save them with it.
+
+    Bulk indexing does this by itself when it has built an index that approximates.
 
     A field that answers both pictures and texts is tuned for the harder of the two.
 
@@ -267,5 +277,6 @@ def tune(collection: Collection, *, recall: float, latency_ms: float) -> dict[st
             "reached": tuned.reached,
             "why": tuned.why,
         }
+    space.trained_anew = False
     space.save(again=True)
     return report

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 
 from retinue.apps.search.api import Collection
 from retinue.apps.search.bulk import Progress
+from retinue.apps.search.evaluate import tune
 from retinue.apps.search.sources import open_source, source_name
 from retinue.core.errors import RetinueError
 
@@ -65,6 +66,9 @@ def run(
     found = offers()  # what is wrong with the source itself is said before any work
     with _shown(bulk.progress, offers if _countable(source) else None, quiet):
         progress = bulk.run(found, source_name(source), remove=remove)
+        if progress.indexed and collection.open_space().trained_anew:
+            progress.step = "tuning"
+            tune(collection)
     report = {
         "collection": collection.name,
         "model": collection.model,

@@ -14,7 +14,7 @@ from retinue.apps.search.rerank import Reranker
 from retinue.apps.search.searcher import OpenCollection
 from retinue.apps.search.settings import SearchSettings
 from retinue.apps.search.writer import Writer
-from retinue.core.errors import InvalidRequest, NotFound
+from retinue.core.errors import InvalidRequest, NotFound, StorageError
 from retinue.store.blobs import open_blobs
 from retinue.store.collections import Collection, Collections, open_collections
 from retinue.store.interface import BlobStore
@@ -111,9 +111,19 @@ class Library:
         """Become the writer of a collection; see `Writer.open`.
 
         Raises:
+            NotFound: it was deleted.
             Conflict: another program writes it.
         """
-        return Writer.open(self.store, collection, self.folder(collection), wait_s=wait_s)
+        folder = self.folder(collection)
+        try:
+            return Writer.open(self.store, collection, folder, wait_s=wait_s)
+        except NotFound:
+            shutil.rmtree(folder, ignore_errors=True)  # made again for the lock
+            raise
+        except StorageError:
+            # Its folder may have gone with the collection, deleted at this moment.
+            self.store.refresh(collection)
+            raise
 
     def change_meta(self, collection: Collection, item_id: str, meta: Mapping[str, Any]) -> int:
         """Replace the metadata of an item; return the new generation.

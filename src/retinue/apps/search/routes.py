@@ -227,8 +227,9 @@ async def _embedding(
     record = await pipeline.submit(item, app=APP, source=request.filename, client=request.client)
     await state.services.finish(record, data)
     embedding = as_embedding(record.outcome.unwrap())
-    if state.cache is not None:
-        state.cache.put(key, pack(embedding))
+    cache = state.cache
+    if cache is not None:
+        await state.run(lambda: cache.put(key, pack(embedding)))
     return embedding
 
 

@@ -253,7 +253,7 @@ class OpenCollection:
             # Rounded vectors may be a little longer than 1.
             cosines = np.clip(space.fields[name].exact(slots) @ vector, -1, 1)
             if len(unit) > 1:
-                usual = space.fields[name].background(space.slots()) @ vector
+                usual = space.background(name) @ vector
                 cosines = (cosines - usual.mean()) / max(float(usual.std()), 1e-6)
             total += np.float32(weights[name]) * cosines
         return total / np.float32(sum(weights.values()) if len(unit) > 1 else _norm(weights))
@@ -265,7 +265,7 @@ class OpenCollection:
             searched = candidates.space.fields[name]
             if not len(total):
                 break
-            usual = float((searched.background(candidates.space.slots()) @ vector).mean())
+            usual = float((candidates.space.background(name) @ vector).mean())
             cosines = searched.exact(candidates.slots) @ vector
             total += (cosines - usual) / max(1 - usual, 1e-6)
         return np.clip(total / max(len(candidates.direction), 1), 0, 1)

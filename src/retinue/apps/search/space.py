@@ -103,17 +103,27 @@ class Field:
             if old < generation:
                 path.unlink(missing_ok=True)
 
-    def background(self, slots: Ids) -> Floats:
-        """Return some vectors of the collection (at most `SAMPLE`), drawn anew as it grows."""
-        if self._sample is None or not self._sampled <= len(slots) < 2 * self._sampled:
-            draw = np.random.default_rng(0)
-            some = slots if len(slots) <= SAMPLE else draw.choice(slots, SAMPLE, replace=False)
-            self._sample, self._sampled = self.exact(np.sort(some)), max(len(slots), 1)
+    def background(self, count: int, slots: Callable[[], Ids]) -> Floats:
+        """Return some vectors of the collection (at most `SAMPLE`), drawn anew as it grows.
+
+        Args:
+            count: How many there are.
+            slots: Gives them all.
+        """
+        if self._sample is None or not self._sampled <= count < 2 * self._sampled:
+            draw, known = np.random.default_rng(0), slots()
+            some = known if len(known) <= SAMPLE else draw.choice(known, SAMPLE, replace=False)
+            self._sample, self._sampled = self.exact(np.sort(some)), max(len(known), 1)
         return self._sample
 
 
 class OpenSpace:
     """A space that is open for reading. May be used by several threads at once.
+
+    Attributes:
+        space: What the database knows of it.
+        generation: State of the collection that it holds.
+        trained_anew: Whether an index that approximates was built, and has no tuned parameters yet.
 
     Args:
         store: The database.
@@ -138,6 +148,7 @@ class OpenSpace:
     ) -> None:
         self.space = space
         self.generation = 0
+        self.trained_anew = False
         self._store, self._collection, self._folder = store, collection, folder
         self._make, self._load, self._outgrown = make, load, outgrown
         self._numbers = np.full(0, -1, np.int32)
@@ -188,6 +199,10 @@ class OpenSpace:
         found = np.full(len(slots), -1, np.int64)
         found[inside] = known[slots[inside]]
         return found
+
+    def background(self, name: str) -> Floats:
+        """Return some vectors (at most `SAMPLE`) of a field, for what is usual in it."""
+        return self.fields[name].background(len(self), self.slots)
 
     def slots(self) -> Ids:
         """Return all slots in use, ascending."""
@@ -325,6 +340,7 @@ class OpenSpace:
             with field.lock:
                 old = field.index
                 field.index, field.generation = index, generation
+                self.trained_anew |= bool(getattr(index, "trained", False))
                 _discard(old)
 
     def _in_background(self, work: Callable[[], None]) -> None:
