@@ -309,7 +309,9 @@ def killed_runs(process: subprocess.Popen[str], rig: Rig, kills: int) -> list[se
         child = int(lines_until(process, "child ")[-1].split()[1])
         if kill < kills:
             lines_until(process, "ready")
-            time.sleep(draw.uniform(0.0, 0.3))
+            if kill % 2:  # surely in the middle, however slow the machine is
+                until(lambda: len(rig.collection) > len(durable[-1]))
+            time.sleep(draw.uniform(0.0, 0.15))
             os.kill(child, signal.SIGKILL)
         lines_until(process, "ended")
         read = log.read_bytes()[began:].decode().split()
@@ -328,7 +330,7 @@ def test_killed_and_resumed(rig: Rig) -> None:
         assert process.stdin is not None
         process.stdin.close()
     assert all(one <= other for one, other in pairwise(durable))
-    assert len(durable[-1]) > 0
+    assert 5 <= len(durable[-1])
     assert rig.ids() == [f"{n:03}.jpg" for n in range(120)]
     assert len(rig.collection) == 120
     space = rig.collection.open_space()
