@@ -390,3 +390,17 @@ def test_the_vectors_may_be_in_milvus(tmp_path: Path) -> None:
     again.delete("", "shop")
     again.close()
     assert MilvusClient(str(tmp_path / "vectors.db")).list_collections() == []
+
+
+def test_many_copies_leave_enough_others(place: Library, shop: OpenCollection) -> None:
+    with place.writer(shop.collection) as writer:
+        space = writer.add_space(space_of(MODEL, VERSION, made_up(0)))
+        copies = [Entry(item(n), {space.key: made_up(0)}) for n in range(40)]
+        others = [Entry(item(n), {space.key: made_up(n)}) for n in range(40, 50)]
+        writer.write([*copies, *others])
+    numbers = [place.store.item(shop.collection, f"i{n}").number for n in range(40)]
+    place.store.set_duplicates(shop.collection, dict.fromkeys(numbers, min(numbers)))
+    shop.refresh()
+    hits = shop.search(plain(0, k=5), shop.space(MODEL)).hits
+    assert len(hits) == 5
+    assert [hit.duplicates for hit in hits] == [39, 0, 0, 0, 0]

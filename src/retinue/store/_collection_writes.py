@@ -271,12 +271,12 @@ def _note_failures(
 ) -> None:
     mine = failures.c.collection == collection.key
     paths = [*healed, *(one.path for one in failed)]
-    for some in chunks([_digest(path) for path in paths]):
+    for some in chunks([digest_of(path) for path in paths]):
         connection.execute(delete(failures).where(mine, failures.c.digest.in_(some)))
     rows = {
-        _digest(one.path): {
+        digest_of(one.path): {
             "collection": collection.key,
-            "digest": _digest(one.path),
+            "digest": digest_of(one.path),
             "source": clean(one.source),
             "path": clean(one.path),
             "code": one.code,
@@ -288,7 +288,8 @@ def _note_failures(
         connection.execute(insert(failures), list(rows.values()))
 
 
-def _digest(path: str) -> str:
+def digest_of(path: str) -> str:
+    """Return what a failed file is known by: its path may be too long for an index."""
     return hashlib.sha256(clean(path).encode()).hexdigest()
 
 

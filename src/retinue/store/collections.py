@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, select, update
 
 from retinue.core.errors import InvalidRequest, NotFound
 from retinue.store import _collection_writes as writes
@@ -290,6 +290,29 @@ class Collections(Catalogue):
             groups[row.duplicate_of].append(item_of(row))
         found = [group for group in groups.values() if len(group) > 1]
         return found, heads[limit - 1] if len(heads) > limit else -1
+
+    def group_sizes(self, collection: Collection, heads: Sequence[int]) -> dict[int, int]:
+        """Return how many items each group of duplicates has, by the number of its first one."""
+        mine = (items.c.collection == collection.key) & items.c.duplicate_of.in_(list(heads))
+        query = select(items.c.duplicate_of, func.count()).where(mine)
+        with self.reading("counting duplicates") as connection:
+            rows = connection.execute(query.group_by(items.c.duplicate_of)).all()
+        return {row[0]: row[1] for row in rows}
+
+    def count_failures(self, collection: Collection) -> int:
+        """Return how many files could not be indexed."""
+        query = select(func.count()).where(failures.c.collection == collection.key)
+        with self.reading("counting failures") as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def forget_failures(self, collection: Collection, source: str, still: Iterable[str]) -> None:
+        """Forget the failures of a source, but for those of the paths that still fail."""
+        mine = (failures.c.collection == collection.key) & (failures.c.source == clean(source))
+        kept = {writes.digest_of(path) for path in still}
+        with self.writing("forgetting failures") as connection:
+            known = connection.execute(select(failures.c.digest).where(mine)).scalars().all()
+            for some in chunks([digest for digest in known if digest not in kept]):
+                connection.execute(delete(failures).where(mine, failures.c.digest.in_(some)))
 
     def failures(self, collection: Collection, *, limit: int = 1000) -> list[Failure]:
         """Return the files that could not be indexed, by path."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from retinue.apps.search.answer import Answer, Hit
 from retinue.apps.search.ask import Asked, Given, parse_asked, to_query
 from retinue.apps.search.bulk import BulkIndex
 from retinue.apps.search.duplicates import first_of
@@ -23,7 +24,7 @@ from retinue.apps.search.library import Library
 from retinue.apps.search.local import LocalModels
 from retinue.apps.search.prepare import Picture, prepare
 from retinue.apps.search.query import Query, image_term
-from retinue.apps.search.searcher import Answer, Hit, OpenCollection
+from retinue.apps.search.searcher import OpenCollection
 from retinue.apps.search.settings import SearchSettings
 from retinue.apps.search.space import OpenSpace
 from retinue.apps.search.writer import Entry, check_id, check_meta, space_of

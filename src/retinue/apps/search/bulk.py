@@ -133,6 +133,7 @@ class BulkIndex:
         self._done: Pipe[_Done] = Pipe(DONE_AHEAD, self._stopped, makers=self._threads + 1)
         self._seen: set[int] = set()
         self._failing: set[str] = set()
+        self._failed: set[str] = set()
         self._whole = True
 
     @property
@@ -173,8 +174,10 @@ class BulkIndex:
                 began = time.monotonic()
                 self._pump(writer, offers, models)
                 self.progress.embedding_s = time.monotonic() - began
-                if remove and not self._stopped.is_set():
-                    self._remove(writer, source)
+                if self._whole and not self._stopped.is_set():
+                    self._library.store.forget_failures(writer.collection, source, self._failed)
+                    if remove:
+                        self._remove(writer, source)
         finally:
             for model in models:
                 model.close()
@@ -334,16 +337,15 @@ class BulkIndex:
         writer.write(entries, failed=failed)
         self.progress.indexed += len(entries)
         self.progress.failed += len(failed)
+        self._failed.update(one.path for one in failed)
 
     def _put_thumbnail(self, one: _Done) -> str:
         assert one.picture is not None
         return self._library.thumbnails.put(one.picture.thumbnail, ".jpg")
 
     def _remove(self, writer: Writer, source: str) -> None:
-        """Remove what came from the source and was not offered, if it offered all it has."""
+        """Remove what came from the source and was not offered; it offered all that it has."""
         self.progress.step = "removing"
-        if not self._whole:
-            return
         store = self._library.store
         gone = [i for i in store.ids(writer.collection, source) if hash(i) not in self._seen]
         for start in range(0, len(gone), LOOKED_UP):

@@ -220,7 +220,7 @@ def list_collections(as_json: AsJson = False, config: ConfigFile = None) -> None
                 "name": one.name,
                 "items": one.count,
                 "models": [f"{s.model}@{s.version}" for s in library.store.spaces(one)],
-                "failures": len(library.store.failures(one)),
+                "failures": library.store.count_failures(one),
             }
             for one in library.store.all("")
         ]

@@ -73,13 +73,15 @@ def group_all(store: Collections, collection: Collection, since: int = -1) -> in
     hashed: dict[bytes, int] = {}
     joined = _Groups()
     new: set[int] = set()
+    old: dict[int, int] = {}
     for row in store.rows(collection, -1, ["sha256", "pdq", "duplicate_of", "generation"]):
         number, sha256, pdq, group, generation = tuple(row)
         known[number] = group
         if generation > since:
             new.add(number)
         else:
-            joined.join(group, number)
+            # The group's first one may have gone, or be another picture now.
+            joined.join(old.setdefault(group, number), number)
         joined.join(first.setdefault(sha256, number), number)
         if pdq is not None:
             # Equal hashes are joined here: a thousand of them would be half a million pairs.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retinue.apps.search.answer import Answer, Hit
 from retinue.apps.search.columns import Columns
 from retinue.apps.search.filters import Condition, check_fields, evaluate, tests
 from retinue.apps.search.indexes import Indexes
@@ -28,52 +28,6 @@ from retinue.store.interface import BlobStore
 
 REACH: Final = 2
 """How many times as many candidates are taken as are shown, so that duplicates leave enough."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Hit:
-    """One result.
-
-    Attributes:
-        rank: From 1.
-        item: The item.
-        score: What the results are ordered by; comparable within one answer.
-        relevance: 0 for as alike as any two items of the collection, 1 for the same; in [0, 1].
-        stages: Each stage's own value; "ann" is the cosine by which the index found it.
-        duplicates: Other candidates of the same group of duplicates, which are not shown.
-        regions: Boxes [x1, y1, x2, y2, strength] that match, in pixels of the item's original.
-    """
-
-    rank: int
-    item: Item
-    score: float
-    relevance: float
-    stages: Mapping[str, float]
-    duplicates: int = 0
-    regions: Sequence[Sequence[float]] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """The results of a query.
-
-    Attributes:
-        hits: Best first.
-        model: Whose vectors were compared.
-        version: Of the model.
-        generation: State of the collection that was searched.
-        count: Items that the query could have found.
-        skipped: Stages for which there was no time.
-        timings_ms: By part: "filter", "ann", each stage, "items".
-    """
-
-    hits: tuple[Hit, ...]
-    model: str
-    version: str
-    generation: int
-    count: int
-    skipped: tuple[str, ...] = ()
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 class OpenCollection:
@@ -294,25 +248,34 @@ class OpenCollection:
 
     def _hits(self, candidates: Candidates, relevance: Floats) -> tuple[Hit, ...]:
         query = candidates.query
-        order = np.argsort(-candidates.scores, kind="stable")
         end = query.offset + query.k
-        wanted = candidates.numbers[order[: REACH * end + len(query.without)]].tolist()
-        items = self._store.items(self.collection, wanted)
         shown: list[tuple[int, Item]] = []
-        groups: dict[int, int] = {}
-        for place in order.tolist():
-            item = items.get(int(candidates.numbers[place]))
-            if item is None or item.id in query.without:
+        seen: set[int] = set()
+        for place, item in self._best(candidates, end + len(query.without)):
+            if item.id in query.without or (query.dedupe and item.duplicate_of in seen):
                 continue
-            if query.dedupe:
-                groups[item.duplicate_of] = groups.get(item.duplicate_of, -1) + 1
-                if groups[item.duplicate_of]:
-                    continue
+            seen.add(item.duplicate_of)
             shown.append((place, item))
+            if len(shown) == end:
+                break
+        page = shown[query.offset : end]
+        heads = [item.duplicate_of for _, item in page]
+        sizes = self._store.group_sizes(self.collection, heads) if query.dedupe else {}
         return tuple(
-            self._hit(candidates, relevance, rank, place, item, groups)
-            for rank, (place, item) in enumerate(shown[query.offset : end], query.offset + 1)
+            self._hit(candidates, relevance, rank, place, item, sizes.get(item.duplicate_of, 1) - 1)
+            for rank, (place, item) in enumerate(page, query.offset + 1)
         )
+
+    def _best(self, candidates: Candidates, some: int) -> Iterator[tuple[int, Item]]:
+        """Yield candidates with their items, best first, reading ``some`` items at a time."""
+        order = np.argsort(-candidates.scores, kind="stable")
+        for start in range(0, len(order), some):
+            places = order[start : start + some]
+            items = self._store.items(self.collection, candidates.numbers[places].tolist())
+            for place in places.tolist():
+                item = items.get(int(candidates.numbers[place]))
+                if item is not None:
+                    yield place, item
 
     def _hit(
         self,
@@ -321,7 +284,7 @@ class OpenCollection:
         rank: int,
         place: int,
         item: Item,
-        groups: Mapping[int, int],
+        duplicates: int,
     ) -> Hit:
         regions: Sequence[Sequence[float]] = ()
         differing = candidates.differing
@@ -342,7 +305,7 @@ class OpenCollection:
             round(float(candidates.scores[place]), 5),
             round(float(relevance[place]), 4),
             stages,
-            groups.get(item.duplicate_of, 0),
+            duplicates,
             regions,
         )
 

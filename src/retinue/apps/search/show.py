@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from retinue.apps.search.searcher import Answer, Hit
+from retinue.apps.search.answer import Answer, Hit
 from retinue.store.collections import Item
 
 

@@ -30,7 +30,6 @@ AT_ONCE: Final = 20_000
 INLINE: Final = 2_000
 """Changes that a query applies itself; more are applied in the background."""
 SAMPLE: Final = 1_000
-"""Vectors that tell how similar any two items of the collection are."""
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

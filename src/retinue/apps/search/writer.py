@@ -21,6 +21,7 @@ from retinue.store.collections import Collection, Collections, Failure, Put, Spa
 from retinue.store.rows import RowFile
 
 MAX_ID: Final = 512
+RESERVED: Final = "/thumbnail"
 MAX_META: Final = 16 * 1024
 MAX_FIELDS: Final = 64
 MAX_FIELD_NAME: Final = 128
@@ -213,13 +214,17 @@ def space_of(model: str, version: str, embedding: Embedding) -> Space:
 
 
 def check_id(item_id: str) -> str:
-    """Return an item's id, which must have 1 to 512 characters.
+    """Return an item's id: 1 to 512 characters, each of which a URL can carry.
 
     Raises:
-        InvalidRequest: it does not.
+        InvalidRequest: it is something else.
     """
     if not 1 <= len(item_id) <= MAX_ID:
         raise InvalidRequest(f"an item's id must have 1 to {MAX_ID} characters, not {len(item_id)}")
+    if any(character < " " or character == "\x7f" for character in item_id):
+        raise InvalidRequest(f"the id {item_id[:80]!r} has control characters; leave them out")
+    if item_id.endswith(RESERVED):
+        raise InvalidRequest(f"the id {item_id[:80]!r} ends in {RESERVED}, which is a route's name")
     return item_id
 
 
