@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import random
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
 from retinue.apps.search.query import Query, image_term
-from retinue.testing.search import MODEL, library, made_up
+from retinue.testing.search import MODEL, library, made_up, write_for_ever
 
 KILLS = 50
 
-WRITER = """
-import random, sys
-from pathlib import Path
-from retinue.testing.search import *
-from retinue.apps.search.writer import Entry
-folder, seed = Path(sys.argv[1]), int(sys.argv[2])
-draw = random.Random(seed)
-place = library(folder, flat_up_to=256)
-shop = place.create("", "shop")
-print("ready", flush=True)
-while True:
-    with place.writer(shop.collection) as writer:
-        space = writer.add_space(space_of(MODEL, VERSION, made_up(0)))
-        chosen = draw.sample(range(1000), 8)
-        gone, puts = chosen[:2], chosen[2:]
-        print("begin", *puts, "gone", *gone, flush=True)
-        entries = [
-            Entry(item(n, sha256=f"{seed * 1000 + n:064x}"), {space.key: made_up(n)}) for n in puts
-        ]
-        writer.write(entries, [f"i{n}" for n in gone])
-    print("done", flush=True)
-    opened = place.collection("", "shop").space(MODEL)
-    opened.refresh(shop.refresh().generation)
-    if draw.random() < 0.3:
-        opened.catch_up()
-        opened.save()
-"""
+# Children are forked from a process that has done the imports: fifty starts take seconds.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["retinue.testing.search"])
 
 
-def _read(lines: list[str], alive: set[int]) -> tuple[set[int], set[int]]:
+def _told(connection: Connection) -> list[object]:
+    """Return all that a killed child said; what it was saying may be cut."""
+    said: list[object] = []
+    try:
+        while True:
+            said.append(connection.recv())
+    except (EOFError, OSError, pickle.UnpicklingError):
+        return said
+
+
+def _read(said: list[object], alive: set[int]) -> tuple[set[int], set[int]]:
     """Return the items after what was acknowledged, and after the write that may have been made."""
-    begun: tuple[set[int], set[int]] = (set(), set())
-    for line in lines:
-        if line.startswith("begin ") and line.endswith("\n"):
-            puts, gone = line.removeprefix("begin ").split("gone")
-            begun = {int(n) for n in puts.split()}, {int(n) for n in gone.split()}
-        elif line == "done\n":
-            alive = (alive | begun[0]) - begun[1]
-    return alive, (alive | begun[0]) - begun[1]
+    begun: tuple[list[int], list[int]] = ([], [])
+    for one in said:
+        if isinstance(one, tuple):
+            begun = one
+        elif one == "done":
+            alive = (alive | set(begun[0])) - set(begun[1])
+    return alive, (alive | set(begun[0])) - set(begun[1])
 
 
 def test_killed_at_any_moment_of_writing(tmp_path: Path) -> None:
     draw = random.Random(1)
     alive: set[int] = set()
     for kill in range(KILLS):
-        run = [sys.executable, "-c", WRITER, str(tmp_path), str(kill)]
-        with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            time.sleep(draw.uniform(0, 0.2))
-            child.send_signal(signal.SIGKILL)
-            lines = child.stdout.readlines()
-        alive = _check(tmp_path, _read(lines, alive), kill)
+        here, there = _processes.Pipe(duplex=False)
+        child = _processes.Process(target=write_for_ever, args=(str(tmp_path), kill, there))
+        child.start()
+        there.close()
+        assert here.recv() == "ready"
+        time.sleep(draw.uniform(0, 0.2))
+        child.kill()
+        child.join()
+        alive = _check(tmp_path, _read(_told(here), alive), kill)
     assert len(alive) > 100
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,28 @@ def put_all(place: Library, collection: Collection, puts: Mapping[int, Put]) -> 
         return writer.write(
             [Entry(put, {space.key: made_up(number)}) for number, put in puts.items()]
         )
+
+
+def write_for_ever(folder: str, seed: int, told: Connection) -> None:
+    """Write and remove items at random until killed, saying before and after each write which."""
+    draw = random.Random(seed)  # noqa: S311 (a test that can be repeated)
+    place = library(Path(folder), flat_up_to=256)
+    shop = place.create("", "shop")
+    told.send("ready")
+    while True:
+        with place.writer(shop.collection) as writer:
+            space = writer.add_space(space_of(MODEL, VERSION, made_up(0)))
+            chosen = draw.sample(range(1000), 8)
+            gone, puts = chosen[:2], chosen[2:]
+            told.send((puts, gone))
+            entries = [
+                Entry(item(n, sha256=f"{seed * 1000 + n:064x}"), {space.key: made_up(n)})
+                for n in puts
+            ]
+            writer.write(entries, [f"i{n}" for n in gone])
+        told.send("done")
+        opened = place.collection("", "shop").space(MODEL)
+        opened.refresh(shop.refresh().generation)
+        if draw.random() < 0.3:
+            opened.catch_up()
+            opened.save()
