@@ -104,7 +104,8 @@ def _fits(page: Page) -> bool:
 
 def test_home_shows_what_is_loaded(server: Program, opened: Callable[..., Page]) -> None:
     page = opened(server.url + "/")
-    expect(page.locator("#models h3")).to_have_text(["nanodet-g-416"])
+    names = ["nanodet-g-416", "efficientnet-lite0-search"]
+    expect(page.locator("#models h3")).to_have_text(names)
     expect(page.locator("#health")).to_have_text("Ready")
     page.get_by_role("link", name="Open Detect").click()
     expect(page.locator("h1")).to_have_text("Detect")

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,9 +63,13 @@ def swapping(retinue_up, tmp_path: Path):
     return program, registry, versions
 
 
+def status(program) -> dict[str, Any]:
+    models = program.get("/v1/status").json()["models"]
+    return next(model for model in models if model["name"] == "one")
+
+
 def serving(program) -> str:
-    (model,) = program.get("/v1/status").json()["models"]
-    return str(model["version"])
+    return str(status(program)["version"])
 
 
 def until_serving(program, version: str) -> None:
@@ -145,7 +150,7 @@ def test_a_canary_answers_its_share_and_the_same_users(swapping) -> None:
     first, second = versions
     registry.alias("one", "canary", second, share=0.25, actor="test")
     limit = time.monotonic() + 30
-    while len(program.get("/v1/status").json()["models"][0]["versions"]) < 2:
+    while len(status(program)["versions"]) < 2:
         assert time.monotonic() < limit
         time.sleep(0.02)
 
