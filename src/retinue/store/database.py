@@ -25,6 +25,7 @@ from retinue.core.errors import (
 )
 
 BUSY_S = 10.0
+MAPPED = 2**30
 _WRITE = "retinue_write"
 _MIGRATION_LOCK = 0x7265_7469_6E75_65  # "retinue"
 _SQLITE_NOT_WRITABLE = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")
@@ -73,6 +74,8 @@ def _open_sqlite(url: URL) -> Engine:
         connection.isolation_level = None
         _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
+        # Reads of single rows here and there are else two system calls each.
+        connection.execute(f"PRAGMA mmap_size = {MAPPED}")
         connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
 
     @event.listens_for(engine, "begin")

@@ -26,6 +26,10 @@ from retinue.core.plugins import resolve
 MARGIN: Final = 1.5
 """How much longer than usual a stage may take before it is late."""
 LEARN: Final = 0.2
+FORGIVE: Final = 0.9
+OUTLIER: Final = 4.0
+LEAST_MS: Final = 5.0
+"""How many times the usual time one run counts as at most: a cold disk is no habit."""
 
 
 @dataclass(slots=True, eq=False)
@@ -266,10 +270,12 @@ class Reranker:
             taken = (time.monotonic() - start) * 1000
             timings[stage.name] = taken
             with self._lock:
-                self._usual[stage.name] += LEARN * (taken - self._usual[stage.name])
+                usual = self._usual[stage.name]
+                most = OUTLIER * max(usual, LEAST_MS)
+                self._usual[stage.name] += LEARN * (min(taken, most) - usual)
         return skipped, timings
 
     def _forgive(self, name: str) -> None:
         """Believe a little less in a time that keeps a stage from being measured again."""
         with self._lock:
-            self._usual[name] *= 0.99
+            self._usual[name] *= FORGIVE
