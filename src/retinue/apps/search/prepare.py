@@ -23,6 +23,7 @@ Box = tuple[float, float, float, float]
 
 THUMBNAIL: Final = 256
 QUALITY: Final = 80
+PDQ_SIDE: Final = 128
 PDQ_LEAST: Final = 50
 """Quality in [0, 100] from which a PDQ hash tells pictures apart; below, they are too plain.
 
@@ -83,8 +84,11 @@ def reduced(pixels: Pixels, side: int) -> Pixels:
 
 
 def perceptual_hash(pixels: Pixels) -> bytes | None:
-    """Return the 256-bit PDQ hash of (H, W, 3) uint8 RGB pixels; None if they are too plain."""
-    bits, quality = pdqhash.compute(np.ascontiguousarray(pixels))
+    """Return the 256-bit PDQ hash of (H, W, 3) uint8 RGB pixels; None if they are too plain.
+
+    PDQ looks at 64 x 64 pixels in the end; it is given 128, which takes a fifth of the time.
+    """
+    bits, quality = pdqhash.compute(np.ascontiguousarray(reduced(pixels, PDQ_SIDE)))
     if quality < PDQ_LEAST:
         return None
     return np.packbits(np.asarray(bits, np.uint8)).tobytes()
