@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from retinue.apps.search.bulk import BulkIndex, Progress
+from retinue.apps.search.bulk import BulkIndex
+from retinue.apps.search.progress import Progress
 from retinue.apps.search.sources import Found, open_source
 from retinue.core.errors import Conflict, ModelRunFailed, NotWritable, StorageError
 from retinue.core.types import Outcome

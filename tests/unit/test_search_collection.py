@@ -368,30 +368,6 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     place.close()
 
 
-def test_the_vectors_may_be_in_milvus(tmp_path: Path) -> None:
-    from pymilvus import MilvusClient
-
-    url = f"milvus://{tmp_path / 'vectors.db'}"
-    place = library(tmp_path, vectors=url)
-    shop = place.create("", "shop")
-    put_all(place, shop.collection, {n: item(n) for n in range(60)})
-    numbers = {n: n for n in range(60)}
-    assert found(shop, plain(5, k=5)) == truth(numbers, 5, 5)
-    with place.writer(shop.collection) as writer:
-        writer.write(removes=["i5"])
-    assert "i5" not in found(shop, plain(5, k=20))
-    shop.space(MODEL).save()
-    place.close()
-    again = library(tmp_path, vectors=url)
-    shop = again.collection("", "shop")
-    assert found(shop, plain(7, k=1)) == ["i7"]
-    shop.space(MODEL).rebuild()
-    assert found(shop, plain(7, k=1)) == ["i7"]
-    again.delete("", "shop")
-    again.close()
-    assert MilvusClient(str(tmp_path / "vectors.db")).list_collections() == []
-
-
 def test_many_copies_leave_enough_others(place: Library, shop: OpenCollection) -> None:
     with place.writer(shop.collection) as writer:
         space = writer.add_space(space_of(MODEL, VERSION, made_up(0)))

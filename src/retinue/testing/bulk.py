@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from retinue.apps.search.api import Collection
-from retinue.apps.search.bulk import BulkIndex, Progress
+from retinue.apps.search.bulk import BulkIndex
 from retinue.apps.search.local import LocalModels
+from retinue.apps.search.progress import Progress
 from retinue.apps.search.sources import open_source, source_name
 from retinue.core.settings import Settings
 from retinue.testing.embedders import EMBEDDER, photo, settings

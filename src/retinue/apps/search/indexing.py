@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from retinue.apps.search.api import Collection
-from retinue.apps.search.bulk import Progress
 from retinue.apps.search.evaluate import tune
+from retinue.apps.search.progress import Progress
 from retinue.apps.search.sources import open_source, source_name
 from retinue.core.errors import RetinueError
 

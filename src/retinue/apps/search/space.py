@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from retinue.apps.search.files import row_files, rows_path
 from retinue.core.errors import IndexCorrupt, NotFound, RetinueError
 from retinue.core.protocols import Index, VectorSource
 from retinue.store.collections import Changes, Collection, Collections, Space
@@ -36,21 +37,6 @@ Floats = NDArray[np.float32]
 MakeIndex = Callable[[int, VectorSource, int, str], Index]
 """Makes an empty index: (dim, exact, expected vectors, name)."""
 LoadIndex = Callable[[Path, VectorSource], Index]
-
-
-def row_files(space: Space) -> dict[str, tuple[str, int]]:
-    """Return the files of rows that a space has: name to element type and width."""
-    files = {"image": ("float16", space.image_dim)}
-    if space.text_dim:
-        files["text"] = ("float16", space.text_dim)
-    if space.token_bytes:
-        files["tokens"] = ("uint8", space.grid_rows * space.grid_columns * space.token_bytes)
-    return files
-
-
-def rows_path(folder: Path, space: Space, name: str) -> Path:
-    """Return where a file of rows is."""
-    return folder / f"{space.key}.{name}.rows"
 
 
 class Field:

@@ -14,7 +14,7 @@ import orjson
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from retinue.apps.search.space import row_files, rows_path
+from retinue.apps.search.files import row_files, rows_path
 from retinue.core.errors import Conflict, InvalidRequest, NotFound, RetinueError, storage_errors
 from retinue.core.types import Embedding
 from retinue.store.collections import Collection, Collections, Failure, Put, Space
