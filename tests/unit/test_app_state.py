@@ -284,3 +284,11 @@ def test_help_is_quick_and_knows_the_groups_of_apps() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert words in done.stdout
+
+
+def test_a_text_model_that_cannot_be_had_stops_nothing(tmp_path, caplog) -> None:  # type: ignore[no-untyped-def]
+    from retinue.host.obtaining import obtain_text
+    from retinue.models.registry import Registry
+
+    obtain_text(Registry(tmp_path), "no-such-text")
+    assert "no-such-text" in caplog.text

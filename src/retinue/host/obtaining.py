@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 
-from retinue.core.errors import ConfigError, ShuttingDown
+from retinue.core.errors import ConfigError, RetinueError, ShuttingDown
 from retinue.core.protocols import TextEncoder
 from retinue.core.settings import Settings
 from retinue.host.progress import Bar
 from retinue.models.card import Card
 from retinue.models.catalogue import find
 from retinue.models.registry import Entry, Registry, split_ref
+
+log = logging.getLogger("retinue")
 
 
 def obtain(registry: Registry, model: str) -> Entry:
@@ -30,6 +33,17 @@ def obtain(registry: Registry, model: str) -> Entry:
         with Bar() as bar:
             registry.pull(find(name), progress=bar)
     return registry.get(name, ref)
+
+
+def obtain_text(registry: Registry, model: str) -> None:
+    """Pull the text model of an embedding model now, so that no query waits for it.
+
+    Where it cannot be had, pictures are searched all the same, and a text says why it is not.
+    """
+    try:
+        obtain(registry, model)
+    except RetinueError as error:
+        log.warning("text model %s: %s", model, error.message)
 
 
 def check_pictures(card: Card) -> None:

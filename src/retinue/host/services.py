@@ -23,7 +23,7 @@ from retinue.core.types import Signal
 from retinue.host.acks import Acks
 from retinue.host.contract import RepositoryEntry, VersionStatus
 from retinue.host.models import ServedModels
-from retinue.host.obtaining import Texts, check_pictures, obtain
+from retinue.host.obtaining import Texts, check_pictures, obtain, obtain_text
 from retinue.models.ledger import PROD
 from retinue.models.registry import Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
@@ -171,7 +171,10 @@ class HostServices:
         registry = Registry(self.settings.cache)
         # Everything that can be wrong is tried before the first model takes memory.
         for model in self._models:
-            check_pictures(obtain(registry, model).card)
+            card = obtain(registry, model).card
+            check_pictures(card)
+            if card.text:
+                obtain_text(registry, card.text)
         observers: dict[str, Observer] = {"metrics": self.metrics}
         wanted = {*self.settings.observers, *(n for app in self.apps for n in app.observers)}
         for name in sorted(wanted - {"metrics"}):
