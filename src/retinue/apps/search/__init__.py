@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retinue.core.apps import App, Command, PipelineSpec, Route
+from retinue.core.apps import App, Command, Page, PipelineSpec, Route
 
 _STRING: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "number"}
@@ -263,5 +263,6 @@ APP = App(
     ),
     commands=(Command("search", f"{_HERE}.command:search_cli"),),
     observers=("metrics",),
+    pages=(Page(path="/search", title="Search", template="search.html", script="search.js"),),
     state=f"{_HERE}.state:open_state",
 )
