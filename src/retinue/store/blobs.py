@@ -8,7 +8,8 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ KEY = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
 SUFFIX = re.compile(r"(\.[a-z0-9]{1,8})?")
 _SHARDS = tuple(f"{n:02x}" for n in range(256))
 _ABANDONED_S = 3600.0
+TOGETHER = 8
 _ANSWER_S = 30.0
 """How long a remote store may take for one blob, its client's own attempts included."""
 _S3 = ("s3", "s3a")
@@ -146,14 +148,31 @@ class FolderBlobs:
 
     def put(self, data: bytes, suffix: str = "") -> str:
         """Store bytes, whole or not at all, and return their key."""
+        return self.put_many([data], suffix)[0]
+
+    def put_many(self, blobs: Sequence[bytes], suffix: str = "") -> list[str]:
+        """Store several, each whole or not at all, and return their keys in their order."""
         _check_suffix(suffix)
-        key = _digest(data) + suffix
-        path = self._path(key)
-        with storage_errors(path, "storing a blob"):
-            if not _refreshed(path, len(data)):
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                _write_whole(path, data)
-        return key
+        keys = [_digest(data) + suffix for data in blobs]
+        parts: dict[Path, Path] = {}
+        with storage_errors(self._root, "storing blobs"):
+            try:
+                for key, data in zip(keys, blobs, strict=True):
+                    path = self._path(key)
+                    if path not in parts and not _refreshed(path, len(data)):
+                        path.parent.mkdir(mode=0o700, exist_ok=True)
+                        parts[path] = _written(path, data)
+                # The first of many waits for the disk; what was written with it is there then.
+                for part in parts.values():
+                    _sync(part)
+                for path, part in parts.items():
+                    part.replace(path)
+                for folder in {path.parent for path in parts}:
+                    _sync(folder)
+            finally:
+                for part in parts.values():
+                    part.unlink(missing_ok=True)
+        return keys
 
     def get(self, key: str) -> bytes:
         """Return the bytes of a key."""
@@ -202,22 +221,25 @@ def _refreshed(path: Path, size: int) -> bool:
     return True
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _written(path: Path, data: bytes) -> Path:
+    """Write bytes under a temporary name beside a path, and return that."""
     handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    return Path(name)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _older(folder: Path, bound: float) -> Iterator[Path]:
@@ -277,6 +299,11 @@ class RemoteBlobs:
             if "/" in folder.strip("/"):
                 with suppress(FileExistsError):
                     self._ask("mkdir", folder, create_parents=False)
+
+    def put_many(self, blobs: Sequence[bytes], suffix: str = "") -> list[str]:
+        """Store several at once, each whole or not at all; return their keys in their order."""
+        with ThreadPoolExecutor(TOGETHER) as threads:
+            return list(threads.map(lambda data: self.put(data, suffix), blobs))
 
     def get(self, key: str) -> bytes:
         """Return the bytes of a key."""

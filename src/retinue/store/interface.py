@@ -159,6 +159,16 @@ class BlobStore(Protocol):
         """
         ...
 
+    def put_many(self, blobs: Sequence[bytes], suffix: str = "") -> list[str]:
+        """Store several, each whole or not at all, and return their keys in their order.
+
+        Much quicker than one by one: they share their waits for the disk or the network.
+
+        Raises:
+            InvalidRequest: the suffix is of another form.
+        """
+        ...
+
     def get(self, key: str) -> bytes:
         """Return the bytes of a key.
 

@@ -58,6 +58,18 @@ def bytes_come_back_under_their_digest(open_store: Open) -> None:
             assert open_store().get(key) == data
 
 
+def several_are_put_at_once(open_store: Open) -> None:
+    """In their order, the same bytes twice too, and none at all."""
+    store = open_store()
+    blobs = [b"one", b"two", b"one", bytes(range(256)) * 100]
+    keys = store.put_many(blobs, ".jpg")
+    assert keys == [_key(data) + ".jpg" for data in blobs]
+    assert [store.get(key) for key in keys] == blobs
+    assert store.put_many(blobs, ".jpg") == keys
+    assert store.put_many([]) == []
+    raises(InvalidRequest, lambda: store.put_many(blobs, "jpg"))
+
+
 def what_is_not_there_is_not_found(open_store: Open) -> None:
     """Also in a store that never held anything."""
     store = open_store()
@@ -145,6 +157,7 @@ def threads_may_put_the_same_bytes(open_store: Open) -> None:
 
 CHECKS: tuple[Check, ...] = (
     bytes_come_back_under_their_digest,
+    several_are_put_at_once,
     what_is_not_there_is_not_found,
     other_keys_and_suffixes_are_refused,
     a_deleted_blob_is_gone_and_can_be_put_again,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,7 +35,6 @@ LOOKED_UP: Final = 256
 DONE_AHEAD: Final = 256
 WRITE_AT: Final = 128
 WRITE_EVERY_S: Final = 0.5
-BLOB_THREADS: Final = 4
 MOST_FAILURES: Final = 1_000_000
 
 
@@ -153,8 +151,7 @@ class BulkIndex:
         for thread in threads:
             thread.start()
         try:
-            with ThreadPoolExecutor(BLOB_THREADS) as blobs:
-                self._write(writer, blobs)
+            self._write(writer)
         except BaseException as error:
             self._fail(error)
             raise
@@ -269,14 +266,15 @@ class BulkIndex:
             else:
                 self._done.put(_Done(work, picture, embedding))
 
-    def _write(self, writer: Writer, blobs: ThreadPoolExecutor) -> None:
+    def _write(self, writer: Writer) -> None:
         """Write what is done, some together, until all threads have ended."""
         for done in self._done.batches(WRITE_AT, wait_s=WRITE_EVERY_S, drain=True):
-            self._write_some(writer, blobs, done)
+            self._write_some(writer, done)
 
-    def _write_some(self, writer: Writer, blobs: ThreadPoolExecutor, done: Sequence[_Done]) -> None:
+    def _write_some(self, writer: Writer, done: Sequence[_Done]) -> None:
         good = [one for one in done if one.picture is not None]
-        keys = list(blobs.map(self._put_thumbnail, good))
+        pictures = [one.picture.thumbnail for one in good if one.picture is not None]
+        keys = self._library.thumbnails.put_many(pictures, ".jpg")
         entries = []
         for one, key in zip(good, keys, strict=True):
             embeddings: dict[int, Embedding] = {}
@@ -295,10 +293,6 @@ class BulkIndex:
         self.progress.indexed += len(entries)
         self.progress.failed += len(failed)
         self._failed.update(one.path for one in failed)
-
-    def _put_thumbnail(self, one: _Done) -> str:
-        assert one.picture is not None
-        return self._library.thumbnails.put(one.picture.thumbnail, ".jpg")
 
     def _remove(self, writer: Writer, source: str) -> None:
         """Remove what came from the source and was not offered; it offered all that it has."""
