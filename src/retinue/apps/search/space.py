@@ -273,10 +273,12 @@ class OpenSpace:
                 grown[: len(numbers)] = numbers
                 numbers = grown
             dropped = changes.dropped[changes.dropped < len(numbers)]
+            # Counted by what changes: a look at all slots takes a millisecond of every write.
+            self._alive -= int((numbers[dropped] >= 0).sum())
             numbers[dropped] = -1
+            self._alive += int((numbers[changes.slots] < 0).sum())
             numbers[changes.slots] = changes.numbers
             self._numbers = numbers
-            self._alive = int((numbers >= 0).sum())
 
     def _apply(self, field: Field, changes: Changes) -> None:
         assert field.index is not None
