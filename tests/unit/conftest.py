@@ -12,7 +12,7 @@ from retinue.testing.postgresql import postgresql_server
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL database that the tests of this session share."""
+    """The URL of a PostgreSQL database that all tests of one run share."""
     with postgresql_server() as url:
         yield url
 

@@ -29,6 +29,7 @@ from retinue.core.errors import (
     StorageError,
     storage_errors,
 )
+from retinue.store._sync import sync
 from retinue.store.interface import BlobStore
 
 KEY = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
@@ -164,11 +165,11 @@ class FolderBlobs:
                         parts[path] = _written(path, data)
                 # The first of many waits for the disk; what was written with it is there then.
                 for part in parts.values():
-                    _sync(part)
+                    sync(part)
                 for path, part in parts.items():
                     part.replace(path)
                 for folder in {path.parent for path in parts}:
-                    _sync(folder)
+                    sync(folder)
             finally:
                 for part in parts.values():
                     part.unlink(missing_ok=True)
@@ -231,15 +232,6 @@ def _written(path: Path, data: bytes) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return Path(name)
-
-
-def _sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _older(folder: Path, bound: float) -> Iterator[Path]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinue.core.errors import InvalidTensor, NotFound, StorageError, storage_errors
+from retinue.store._sync import sync
 
 MAGIC: Final = b"RETINUE-ROWS\0"
 FORMAT: Final = 1
@@ -72,7 +73,7 @@ class RowFile:
                     file.flush()
                     os.fsync(file.fileno())
                 part.rename(path)
-                _sync_folder(path.parent)
+                sync(path.parent)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
@@ -224,11 +225,3 @@ def _parse(path: Path, block: bytes) -> tuple[str, int]:
     if fields["format"] != FORMAT or fields["dtype"] not in DTYPES:
         raise StorageError(f"{path} was written by a newer release of retinue: upgrade it")
     return fields["dtype"], int(fields["width"])
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
