@@ -41,8 +41,8 @@ lock: $(VENV)/.dev ## Make the lock files anew
 	$(PIP_INSTALL) uv
 	$(BIN)/uv pip compile $(LOCK) -o requirements.lock pyproject.toml --group build
 	$(BIN)/uv pip compile $(LOCK) -o requirements-dev.lock -c requirements.lock pyproject.toml \
-	  --extra openvino --extra quantize --extra measure --extra postgresql --extra milvus \
-	  --extra parquet --extra redis --extra s3 --group build --group dev
+	  --extra ar --extra ar-cpu --extra openvino --extra quantize --extra measure \
+	  --extra postgresql --extra milvus --extra parquet --extra redis --extra s3 --group build --group dev
 LOCK := --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11
 
 system: ## Install the missing Debian packages of system-packages.txt

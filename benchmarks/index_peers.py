@@ -1,6 +1,7 @@
 """Vector indexes side by side at a size, each in a process of its own: time, memory, recall.
 
     python benchmarks/index_peers.py [--count 1000000] [--dim 512] [--only NAME ...] [--budget-s N]
+        [--ask-cores N]
 
 All read the same memory-mapped float16 file, which is made from a seed and kept under build/. The
 effort of a search is doubled until recall@10 is ``--recall``; the table has that step, or the last
@@ -11,6 +12,7 @@ usearch and lancedb are installed into an environment under build/peers/.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -66,7 +68,9 @@ def data_of(count: int, dim: int) -> Path:
 
 
 def outside() -> str:
-    """Return the Python of the environment that has usearch and lancedb; made when it is new."""
+    """Return a Python that has usearch and lancedb: of an environment that is made when new."""
+    if all(map(importlib.util.find_spec, ("usearch", "lancedb"))):
+        return sys.executable
     folder, wanted = BUILD / "peers" / "indexes", HERE / "peers" / "indexes.txt"
     python, done = folder / "bin" / "python", folder / ".done"
     if not done.exists() or done.read_text("utf-8") != wanted.read_text("utf-8"):
@@ -85,7 +89,7 @@ def run(name: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run a peer in a process of its own."""
     python = outside() if name in OUTSIDE else sys.executable
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
-        limits = [str(options.budget_s), str(options.recall)]
+        limits = [str(options.budget_s), str(options.recall), str(options.ask_cores)]
         command = [python, str(HERE / "peers" / "indexes.py"), name, str(data), folder, *limits]
         quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(CORES), "RUST_LOG": "error"}
         # Building and asking have the budget each; a step that cannot be stopped has grace.
@@ -135,6 +139,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--budget-s", type=float, default=1800)
+    parser.add_argument("--ask-cores", type=int, default=CORES, help="cores that queries may use")
     options = parser.parse_args()
     data = data_of(options.count, options.dim)
     rows = [row_of(name, run(name, data, options), options.count) for name in options.only]
@@ -146,6 +151,7 @@ def main() -> None:
         notes=(
             "MB: the process's own memory after the build, above what it had before; pages of"
             " mapped files, such as the float16 rows, are not counted",
+            f"built on {CORES} cores, asked one query at a time on {options.ask_cores}",
             f"effort: nprobe or ef, doubled until recall is {options.recall:g}",
         ),
     )

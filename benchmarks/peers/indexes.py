@@ -1,8 +1,9 @@
 """Vector indexes that ``index_peers.py`` compares; it starts this file once for each.
 
-    python benchmarks/peers/indexes.py NAME DATA FOLDER BUDGET_S RECALL
+    python benchmarks/peers/indexes.py NAME DATA FOLDER BUDGET_S RECALL CORES
 
-prints one line of JSON. DATA holds rows, queries and their true neighbours; FOLDER is the index's.
+prints one line of JSON. DATA holds rows, queries and their true neighbours; FOLDER is the index's;
+queries may use so many CORES.
 """
 
 from __future__ import annotations
@@ -233,7 +234,18 @@ class Memory:
             time.sleep(0.05)
 
 
-def child(name: str, data: Path, folder: Path, budget: float, recall: float) -> dict[str, Any]:
+def confine(cores: int) -> None:
+    """Let all threads of this process, and of FAISS, have so many cores and no more."""
+    chosen = sorted(os.sched_getaffinity(0))[:cores]
+    for task in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(task.name), chosen)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(cores)
+
+
+def child(
+    name: str, data: Path, folder: Path, *, budget: float, recall: float, cores: int
+) -> dict[str, Any]:
     """Build one peer and ask it; return its figures."""
     rows = np.load(data / "rows.npy", mmap_mode="r")
     queries, truth = np.load(data / "queries.npy"), np.load(data / "truth.npy")
@@ -261,6 +273,7 @@ def child(name: str, data: Path, folder: Path, budget: float, recall: float) -> 
             raise
         return {**figures, "stopped": budget, "given": given, "error": type(error).__name__}
     figures |= {"build_s": time.perf_counter() - start, "after": Memory.now()}
+    confine(cores)
     figures["steps"] = list(asked(peer, queries, truth, recall, budget))
     disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {**figures, "peak": memory.peak, "disk": disk}
@@ -292,8 +305,9 @@ def asked(
 
 def main() -> None:
     """Be one of the peers."""
-    name, data, folder, budget, recall = sys.argv[1:]
-    figures = child(name, Path(data), Path(folder), float(budget), float(recall))
+    name, data, folder, budget, recall, cores = sys.argv[1:]
+    limits = {"budget": float(budget), "recall": float(recall), "cores": int(cores)}
+    figures = child(name, Path(data), Path(folder), **limits)
     print(json.dumps(figures), flush=True)
     # Engines' threads may linger; all is written.
     os._exit(0)

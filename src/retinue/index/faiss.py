@@ -43,6 +43,8 @@ MOST_PROBES: Final = 32
 """How many times ``nprobe`` lists are looked at where a filter leaves little of each."""
 AT_ONCE: Final = 2**20
 """Floats of candidates' vectors that are read and compared at a time, at least one query's."""
+PER_LIST: Final = 39
+"""Vectors that an inverted list is trained on, at least."""
 DROP_AT: Final = 0.1
 """Share of removed vectors from which their codes are dropped."""
 
@@ -58,7 +60,8 @@ class FaissIndex:
         kind: "rabitq" and "pq" (codes in inverted lists), or "hnsw" (a graph over 16-bit floats:
             the most memory, and what is removed stays in it until the index is built anew).
         flat_up_to: Vectors up to which nothing is approximated; at least 256.
-        expected: Vectors that it is built for; 0 for as many as there are when it trains.
+        expected: Vectors that it is built for; 0 for as many as there are when it trains. Where
+            it is large, nothing is approximated until there are enough to train its lists on.
         nprobe: Inverted lists that are looked at; for "hnsw" an eighth of ``efSearch``.
         rescore: Candidates that are compared exactly, at least 4 k.
         code_bytes: Bytes of a code of "pq"; must divide ``dim``.
@@ -167,8 +170,19 @@ class FaissIndex:
             self._add_coded(ids, vectors)
             return
         self._flat.add(ids, vectors)
-        if len(self._flat) > self._options["flat_up_to"]:
+        if len(self._flat) > self._flat_up_to():
             self._train(self._flat)
+
+    def _flat_up_to(self) -> int:
+        """Return the vectors up to which it stays exact: enough to train its lists on, if it can.
+
+        A build of ten million in parts would otherwise learn from its first few parts, and have
+        so few lists that each is long.
+        """
+        bound, expected = int(self._options["flat_up_to"]), int(self._options["expected"])
+        if self._options["kind"] == "hnsw":
+            return bound
+        return max(bound, min(expected // 2, PER_LIST * _lists(expected, expected)))
 
     def _train(self, flat: BruteIndex) -> None:
         count = max(int(self._options["expected"]), len(flat))
@@ -318,11 +332,11 @@ class FaissIndex:
 
 
 def _lists(expected: int, training: int) -> int:
-    """Return the number of inverted lists: about 4 sqrt(n), with 39 vectors or more to train each.
+    """Return the number of inverted lists: about 4 sqrt(n), each with vectors enough to train it.
 
     Source: https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index
     """
-    return max(1, min(round(4 * math.sqrt(expected)), training // 39))
+    return max(1, min(round(4 * math.sqrt(expected)), training // PER_LIST))
 
 
 def _make(dim: int, options: dict[str, Any], lists: int) -> Any:

@@ -1,0 +1,1 @@
+"""AR filters: masks that sit on faces."""

@@ -1,0 +1,1 @@
+"""Drawing triangles over a frame: with OpenGL, or on the CPU."""
