@@ -106,8 +106,11 @@ def main() -> None:
 
         ways: dict[str, Callable[[], Ours | Plain]] = {
             "retinue brute": lambda: Ours(BruteIndex(dim)),
-            "retinue faiss, rabitq": lambda: Ours(
+            "retinue faiss, pq4": lambda: Ours(
                 FaissIndex(dim, exact=exact, expected=count, nprobe=64)
+            ),
+            "retinue faiss, rabitq": lambda: Ours(
+                FaissIndex(dim, exact=exact, expected=count, nprobe=64, kind="rabitq")
             ),
             "retinue faiss, pq": lambda: Ours(
                 FaissIndex(dim, exact=exact, expected=count, nprobe=64, kind="pq")

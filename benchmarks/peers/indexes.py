@@ -59,7 +59,7 @@ def code_bytes(dim: int) -> int:
 
 
 class Retinue(Peer):
-    kind = "rabitq"
+    kind = "pq4"
 
     def build(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
         from retinue.index.faiss import FaissIndex
@@ -79,10 +79,14 @@ class Retinue(Peer):
             self.index.add(ids, vectors)
 
     def effort(self, value: int) -> None:
-        self.index.nprobe, self.index.rescore = value, max(200, 8 * value)
+        self.index.nprobe = value
 
     def query(self, vector: np.ndarray) -> np.ndarray:
         return self.index.query(vector[None], K)[0][0]
+
+
+class RetinueRabitq(Retinue):
+    kind = "rabitq"
 
 
 class RetinuePq(Retinue):
@@ -202,7 +206,8 @@ class MilvusLite(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {
-    "retinue faiss, rabitq": Retinue,
+    "retinue faiss, pq4": Retinue,
+    "retinue faiss, rabitq": RetinueRabitq,
     "retinue faiss, pq": RetinuePq,
     "faiss IVF-PQ": FaissPq,
     "faiss HNSW32": FaissGraph,

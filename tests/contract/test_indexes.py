@@ -16,7 +16,7 @@ def subjects() -> Iterator[tuple[str, Subject]]:
     for name in plugins.names(plugins.INDEXES):
         yield name, Subject(plugins.load(plugins.INDEXES, name))
     faiss = plugins.load(plugins.INDEXES, "faiss")
-    for kind, more in (("rabitq", {}), ("pq", {"code_bytes": 16}), ("hnsw", {})):
+    for kind, more in (("pq4", {}), ("rabitq", {}), ("pq", {"code_bytes": 16}), ("hnsw", {})):
         options = {"kind": kind, **CODED, **more}
         yield f"faiss-{kind}", Subject(faiss, options, count=2400, recall=0.98)
 

@@ -57,7 +57,9 @@ def _brute(world: World) -> BruteIndex:
     return brute
 
 
-@pytest.mark.parametrize(("kind", "drops"), [("rabitq", True), ("pq", True), ("hnsw", False)])
+@pytest.mark.parametrize(
+    ("kind", "drops"), [("pq4", False), ("rabitq", True), ("pq", True), ("hnsw", False)]
+)
 def test_codes_of_what_was_removed_are_dropped_many_at_a_time(kind: str, drops: bool):
     world = coded(kind=kind, code_bytes=16)
     index = world.index
@@ -222,12 +224,12 @@ def test_it_says_what_it_is_and_takes():
     world.add(np.arange(500, 20_500))
     world.remove(np.arange(10))
     stats = index.stats()
-    assert (stats["kind"], stats["vectors"], stats["hidden"]) == ("rabitq", 20_490, 10)
+    assert (stats["kind"], stats["vectors"], stats["hidden"]) == ("pq4", 20_490, 10)
     shared = 4 * DIM * (index.lists + DIM)
     assert (index.memory_bytes - shared) / 20_490 <= 12 + 8 + 13
 
 
-@pytest.mark.parametrize("kind", ["rabitq", "pq", "hnsw"])
+@pytest.mark.parametrize("kind", ["pq4", "rabitq", "pq", "hnsw"])
 def test_the_estimate_of_memory_is_near_the_file(kind: str, tmp_path: Path):
     world = coded(6000, kind=kind, code_bytes=16)
     index = world.index

@@ -41,7 +41,7 @@ def test_exact_neighbours_are_those_of_brute_force(monkeypatch: pytest.MonkeyPat
     assert np.isinf(far[:, 3:]).all()
 
 
-@pytest.mark.parametrize("kind", ["rabitq", "pq", "hnsw"])
+@pytest.mark.parametrize("kind", ["pq4", "rabitq", "pq", "hnsw"])
 def test_it_finds_a_setting_that_is_enough(kind: str):
     world = world_of(kind=kind, code_bytes=16, nprobe=1, rescore=1)
     index, queries = index_of(world), world.vectors(60)

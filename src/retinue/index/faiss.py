@@ -1,9 +1,11 @@
-"""FAISS: exact while small, then inverted lists of 1-bit codes with exact re-scoring.
+"""FAISS: exact while small, then inverted lists of short codes with exact re-scoring.
 
-The codes are RaBitQ's (J. Gao, C. Long: arXiv:2405.12497), product quantisation's (H. Jegou et al.,
-TPAMI 2011), or there are none and a graph is walked (HNSW, arXiv:1603.09320). FAISS sees positions,
-never ids: a position is given once and never moves, because FAISS shifts or refuses ids after
-removals in several of its indexes. What is removed is hidden at once and dropped later.
+The codes are product quantisation's (H. Jegou et al., TPAMI 2011), with 4 bits for every two
+dimensions, which are compared in registers (F. Andre et al., VLDB 2015), or with 8 bits; RaBitQ's
+(J. Gao, C. Long: arXiv:2405.12497); or there are none and a graph is walked (HNSW,
+arXiv:1603.09320). FAISS sees positions, never ids: a position is given once and never moves,
+because FAISS shifts or refuses ids after removals in several of its indexes. What is removed is
+hidden at once and dropped later.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import importlib
 import math
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 
@@ -34,7 +36,11 @@ from retinue.index.brute import BruteIndex
 # Its types are SWIG's, which name neither arguments nor all classes.
 faiss: Any = importlib.import_module("faiss")
 
-Kind = Literal["rabitq", "pq", "hnsw"]
+Kind = Literal["pq4", "rabitq", "pq", "hnsw"]
+KINDS: Final = get_args(Kind)
+DROPS: Final = ("rabitq", "pq")
+"""Kinds whose codes can be dropped: after that, FAISS 1.15 garbles what is added to the blocks of
+"pq4", and nothing leaves a graph."""
 
 KIND: Final = "faiss"
 EXACT_AMONG: Final = 5_000
@@ -57,8 +63,9 @@ class FaissIndex:
         exact: Gives exact vectors by id. With it the best ``rescore`` candidates are compared
             exactly and distances are exact; without it distances are those of the codes, and
             recall is much lower.
-        kind: "rabitq" and "pq" (codes in inverted lists), or "hnsw" (a graph over 16-bit floats:
-            the most memory, and what is removed stays in it until the index is built anew).
+        kind: "pq4", "rabitq" and "pq" (codes in inverted lists, the quickest to ask first), or
+            "hnsw" (a graph over 16-bit floats: the most memory). What is removed stays in "pq4" and
+            "hnsw", hidden, until the index is built anew; see `hidden`.
         flat_up_to: Vectors up to which nothing is approximated; at least 256.
         expected: Vectors that it is built for; 0 for as many as there are when it trains. Where
             it is large, nothing is approximated until there are enough to train its lists on.
@@ -75,15 +82,15 @@ class FaissIndex:
         dim: int,
         *,
         exact: VectorSource | None = None,
-        kind: Kind = "rabitq",
+        kind: Kind = "pq4",
         flat_up_to: int = 50_000,
         expected: int = 0,
         nprobe: int = 32,
         rescore: int = 200,
         code_bytes: int = 64,
     ) -> None:
-        if kind not in ("rabitq", "pq", "hnsw"):
-            raise ConfigError(f"index kind must be rabitq, pq or hnsw, not {kind!r}")
+        if kind not in KINDS:
+            raise ConfigError(f"index kind must be one of {', '.join(KINDS)}, not {kind!r}")
         if flat_up_to < 256 or min(dim, nprobe, rescore, code_bytes) < 1:
             raise ConfigError("flat_up_to must be at least 256, the other sizes at least 1")
         if kind == "pq" and dim % code_bytes:
@@ -117,7 +124,7 @@ class FaissIndex:
 
     @property
     def kind(self) -> str:
-        """How it searches now: "flat" until it trains, then "rabitq", "pq" or "hnsw"."""
+        """How it searches now: "flat" until it trains, then as it was asked to."""
         return "flat" if self._flat is not None else str(self._options["kind"])
 
     @property
@@ -150,13 +157,18 @@ class FaissIndex:
         return {
             "kind": self.kind,
             "vectors": len(self),
-            "hidden": len(self._labels.hidden),
+            "hidden": self.hidden,
             "trained_for": self.trained_for,
             "lists": self.lists,
             "nprobe": self.nprobe,
             "rescore": self.rescore,
             "memory_bytes": self.memory_bytes,
         }
+
+    @property
+    def hidden(self) -> int:
+        """Removed vectors that still take memory and time."""
+        return len(self._labels.hidden)
 
     def __len__(self) -> int:
         """Vectors that can be found."""
@@ -213,7 +225,7 @@ class FaissIndex:
 
     def _drop(self) -> None:
         hidden = self._labels.hidden
-        if self._options["kind"] == "hnsw" or len(hidden) <= DROP_AT * len(self._labels):
+        if self._options["kind"] not in DROPS or len(hidden) <= DROP_AT * len(self._labels):
             return
         self._coded.remove_ids(faiss.IDSelectorBatch(hidden))
         self._labels.dropped()
@@ -346,8 +358,10 @@ def _make(dim: int, options: dict[str, Any], lists: int) -> Any:
         case "pq":
             # "np": without polysemous training, which may not end.
             recipe = f"RR{dim},IVF{lists},PQ{options['code_bytes']}x8np"
-        case _:
+        case "rabitq":
             recipe = f"RR{dim},IVF{lists},RaBitQ"
+        case _:
+            recipe = f"RR{dim},IVF{lists},PQ{dim if dim % 2 else dim // 2}x4fs"
     return faiss.index_factory(dim, recipe, faiss.METRIC_INNER_PRODUCT)
 
 

@@ -11,6 +11,8 @@ from retinue.core.protocols import Index, VectorSource
 
 STEADY: Final = 4
 """An index learns anew when there are so many times the vectors that it was made for."""
+HIDDEN: Final = 0.25
+"""Share of removed vectors, which still cost memory and time, from which it is built anew."""
 LATE: Final = 4
 """How many times ``flat_up_to`` a live index stays exact, until the trained one is ready."""
 
@@ -69,6 +71,8 @@ class Indexes:
         if self._plugin == "milvus":
             return False
         trained = bool(getattr(index, "trained", False))
+        if int(getattr(index, "hidden", 0)) > HIDDEN * count:
+            return True
         expected = int(getattr(index, "trained_for", 0))
         if not trained:
             return count > self._settings.flat_up_to

@@ -30,7 +30,7 @@ class SearchSettings(BaseModel):
 
     model: str = "efficientnet-lite0-search"
     vectors: str = Field("faiss", pattern=r"^(faiss|milvus://.+)$")
-    kind: Literal["rabitq", "pq", "hnsw"] = "rabitq"
+    kind: Literal["pq4", "rabitq", "pq", "hnsw"] = "pq4"
     flat_up_to: int = Field(50_000, ge=256)
     candidates: int = Field(200, ge=20, le=10_000)
     stages: tuple[str, ...] = ("diffusion", "tokens", "geometric")
