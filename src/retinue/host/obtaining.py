@@ -11,14 +11,14 @@ from retinue.core.protocols import TextEncoder
 from retinue.core.settings import Settings
 from retinue.host.progress import Bar
 from retinue.models.card import Card
-from retinue.models.catalogue import find
-from retinue.models.registry import Entry, Registry, split_ref
+from retinue.models.obtain import obtain as quietly
+from retinue.models.registry import Entry, Registry
 
 log = logging.getLogger("retinue")
 
 
 def obtain(registry: Registry, model: str) -> Entry:
-    """Return an installed model; pull it first when it is only in the catalogue.
+    """Do as `retinue.models.obtain.obtain`, with a progress bar.
 
     Args:
         registry: Where it is looked for.
@@ -28,11 +28,8 @@ def obtain(registry: Registry, model: str) -> Entry:
         ModelNotFound: neither installed nor in the catalogue.
         RetinueError: the pull failed, or its licence must be accepted first.
     """
-    name, ref = split_ref(model)
-    if not registry.versions(name):
-        with Bar() as bar:
-            registry.pull(find(name), progress=bar)
-    return registry.get(name, ref)
+    with Bar() as bar:
+        return quietly(registry, model, bar)
 
 
 def obtain_text(registry: Registry, model: str) -> None:

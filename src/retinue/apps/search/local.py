@@ -11,9 +11,9 @@ from retinue.core.protocols import Model, TextEncoder
 from retinue.core.settings import Settings
 from retinue.core.types import Embedding, Image
 from retinue.media.decode import decode
-from retinue.models.catalogue import find
 from retinue.models.loading import load_model
-from retinue.models.registry import Entry, Registry, split_ref
+from retinue.models.obtain import obtain
+from retinue.models.registry import Entry, Registry
 
 
 class LocalModels:
@@ -36,10 +36,7 @@ class LocalModels:
             ModelNotFound: neither installed nor in the catalogue.
             RetinueError: the pull failed, or its licence must be accepted first.
         """
-        model, ref = split_ref(name)
-        if not self._registry.versions(model):
-            self._registry.pull(find(model))
-        return self._registry.get(model, ref)
+        return obtain(self._registry, name)
 
     def fresh(self, name: str) -> Model:
         """Return another instance of an embedding model, which its caller closes.
