@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -36,6 +38,8 @@ CACHE = Path(os.environ.get("RETINUE_CACHE", Path(__file__).parents[1] / ".cache
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
+# The adder must not share the interpreter of the load generator, whose times would have its locks.
+SPAWN = multiprocessing.get_context("spawn")
 MODEL = "efficientnet-lite0-search"
 CROPS = 8
 NOISE = 0.6
@@ -232,8 +236,8 @@ def _line(name: str, taken: Sequence[float], answers: Sequence[dict]) -> list[st
     return [name, f"{p50:.0f}", f"{p95:.0f}", f"{p99:.0f}", f"{np.mean(skipped):.0%}", parts]
 
 
-def adder(home: Path, rate: float, stop: threading.Event, done: list[int]) -> None:
-    """Add items with vectors from another process's point of view: a writer of its own."""
+def adder(home: Path, rate: float, stop: Any, done: Any) -> None:
+    """Add items with vectors, as a process of its own does: a second writer."""
     from retinue.apps.search.api import open_library
     from retinue.core.settings import load_settings
     from retinue.core.types import Embedding
@@ -250,7 +254,7 @@ def adder(home: Path, rate: float, stop: threading.Event, done: list[int]) -> No
 
     start = time.perf_counter()
     while not stop.is_set():
-        due = int((time.perf_counter() - start) * rate) - done[0]
+        due = int((time.perf_counter() - start) * rate) - done.value
         if due <= 0:
             stop.wait(0.005)
             continue
@@ -263,7 +267,7 @@ def adder(home: Path, rate: float, stop: threading.Event, done: list[int]) -> No
         with library.writer(opened.collection, wait_s=5) as writer:
             writer.write(entries)
         number += due
-        done[0] += due
+        done.value += due
     library.close()
 
 
@@ -291,14 +295,17 @@ def measure(home: Path, count: int, queries: int) -> None:
         quiet = taken
         taken, answers = asyncio.run(load(url, pieces[2], 10, 0))
         rows.append(_line("10 users, no pause", taken, answers))
-        stop, done = threading.Event(), [0]
-        thread = threading.Thread(target=adder, args=(home, 100.0, stop, done))
-        thread.start()
+        stop, done = SPAWN.Event(), SPAWN.Value("q", 0)
+        writer = SPAWN.Process(target=adder, args=(home, 100.0, stop, done))
+        writer.start()
+        while not done.value:
+            time.sleep(0.1)
+        before_writes = done.value
         start = time.perf_counter()
         taken, answers = asyncio.run(load(url, pieces[3], 10, 1.0))
-        rate = done[0] / (time.perf_counter() - start)
+        rate = (done.value - before_writes) / (time.perf_counter() - start)
         stop.set()
-        thread.join()
+        writer.join()
         rows.append(_line(f"10 users, 1 query/s each, {rate:.0f} adds/s", taken, answers))
     print(f"\n{machine()}; {count:,} items, {queries} queries")
     print(f"memory: {memory / count:.0f} bytes an item ({memory / count / 2:.0f} a vector)")
