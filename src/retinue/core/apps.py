@@ -209,6 +209,23 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """Something about this machine that a part depends on.
+
+    Attributes:
+        name: What it is, for example "OpenGL".
+        words: What was found.
+        ok: Whether it works; False is no failure where there is another way.
+        advice: What to do where it does not.
+    """
+
+    name: str
+    words: str
+    ok: bool = True
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """A frozen manifest: all that an app adds to the system, named.
 
@@ -217,6 +234,8 @@ class App:
         title: As people read it.
         summary: One line.
         settings: "module:attribute" of a pydantic model, the app's table of the settings file.
+        doctor: "module:attribute" of a function that returns `Fact`s about this machine, for
+            ``retinue doctor``. "": none.
         state: "module:attribute" of a callable that takes `Services` and returns an asynchronous
             context manager: what it gives is `Services.state` as long as the host runs. "": none.
     """
@@ -231,6 +250,7 @@ class App:
     observers: tuple[str, ...] = ()
     pages: tuple[Page, ...] = ()
     state: str = ""
+    doctor: str = ""
 
 
 RouteHandler: TypeAlias = "Callable[[Services, AppRequest], Awaitable[Mapping[str, Any] | Content]]"

@@ -75,6 +75,27 @@ def _ready(url: str, grpc: str) -> None:
     sys.stdout.flush()
 
 
+@cli.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+) -> None:
+    """Say what this machine has, what is missing, and how to get it."""
+    import json
+    from dataclasses import asdict
+
+    from retinue.core.settings import load_settings
+    from retinue.host.doctor import facts
+
+    for part, fact in facts(load_settings(config)):
+        if as_json:
+            typer.echo(json.dumps({"part": part, **asdict(fact)}))
+            continue
+        typer.echo(f"{'ok ' if fact.ok else '-- '} {part:8} {fact.name}: {fact.words}")
+        if not fact.ok and fact.advice:
+            typer.echo(f"    {'':8} {fact.advice}")
+
+
 @keys_cli.command("new")
 def keys_new() -> None:
     """Make an API key: the key is for the client, the digest for the settings."""
