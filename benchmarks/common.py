@@ -11,7 +11,11 @@ import os
 import platform
 import random
 import statistics
+import subprocess
+import sys
+import sysconfig
 import time
+import venv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,3 +132,26 @@ def show(
     console.print(machine(), style="dim", highlight=False)
     for note in notes:
         console.print(note, style="dim", highlight=False)
+
+
+def peer_python(name: str, *, shared: bool = True) -> str:
+    """Return the Python of a peer's environment, which is made when its requirements are new.
+
+    Args:
+        name: Of its requirements, ``peers/NAME.txt``.
+        shared: Whether it sees this environment's packages too, after its own.
+    """
+    here = Path(__file__).resolve().parent
+    folder, requirements = here.parent / "build" / "peers" / name, here / "peers" / f"{name}.txt"
+    python, done = folder / "bin" / "python", folder / ".done"
+    wanted = requirements.read_text("utf-8")
+    if not done.exists() or done.read_text("utf-8") != wanted:
+        print(f"making {folder} ...", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", requirements], check=True)
+        if shared:
+            version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+            path = folder / "lib" / version / "site-packages" / "shared.pth"
+            path.write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+        done.write_text(wanted, "utf-8")
+    return str(python)

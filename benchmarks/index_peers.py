@@ -17,16 +17,14 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common import ms, show
+from common import ms, peer_python, show
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "peers"))
@@ -68,21 +66,10 @@ def data_of(count: int, dim: int) -> Path:
 
 
 def outside() -> str:
-    """Return a Python that has usearch and lancedb: of an environment that is made when new."""
+    """Return a Python that has usearch and lancedb."""
     if all(map(importlib.util.find_spec, ("usearch", "lancedb"))):
         return sys.executable
-    folder, wanted = BUILD / "peers" / "indexes", HERE / "peers" / "indexes.txt"
-    python, done = folder / "bin" / "python", folder / ".done"
-    if not done.exists() or done.read_text("utf-8") != wanted.read_text("utf-8"):
-        print(f"making {folder} ...", file=sys.stderr, flush=True)
-        venv.create(folder, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "-q", "-r", str(wanted)]
-        subprocess.run(install, check=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        shared = folder / "lib" / version / "site-packages" / "shared.pth"
-        shared.write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
-        done.write_text(wanted.read_text("utf-8"), "utf-8")
-    return str(python)
+    return peer_python("indexes")
 
 
 def run(name: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,11 +27,11 @@ import httpx
 import psutil
 import sklearn
 
+from common import peer_python
 from retinue.models.registry import Entry
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
-BUILD = HERE.parent / "build" / "peers"
 PHOTO = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"
 MODEL = "nanodet-g-416"
 CONF = 0.25
@@ -163,23 +162,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def peer_python(name: str) -> str:
-    """Return the Python of a peer's environment, which is made when its requirements are new."""
-    folder = BUILD / name
-    python, done = folder / "bin" / "python", folder / ".done"
-    wanted = (PEERS / f"{name}.txt").read_text("utf-8")
-    if not done.exists() or done.read_text("utf-8") != wanted:
-        print(f"making {folder} ...", file=sys.stderr, flush=True)
-        venv.create(folder, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "-q", "-r", str(PEERS / f"{name}.txt")]
-        subprocess.run(install, check=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        shared = folder / "lib" / version / "site-packages" / "shared.pth"
-        shared.write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
-        done.write_text(wanted, "utf-8")
-    return str(python)
 
 
 def card_of(entry: Entry | None) -> str:
