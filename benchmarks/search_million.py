@@ -44,6 +44,8 @@ MODEL = "efficientnet-lite0-search"
 CROPS = 8
 NOISE = 0.6
 FLIPPED = 0.08
+TOGETHER_S = 0.1
+"""What is added in so long is one write, as writers of many items do."""
 BATCH = 5_000
 PHOTOS = ("imagenet-500.tar", "coco-train128.tar")
 
@@ -252,22 +254,20 @@ def adder(home: Path, rate: float, stop: Any, done: Any) -> None:
         vector = draw.normal(size=width).astype(np.float32)
         return vector / np.linalg.norm(vector)
 
+    grid = (space.grid_rows, space.grid_columns)
+
+    def made(new: int) -> Any:
+        tokens = draw.integers(0, 256, (grid[0] * grid[1], space.token_bytes), dtype=np.uint8)
+        embedding = Embedding(unit(space.image_dim), tokens, grid, unit(space.text_dim))
+        return _entry(new, embedding, "", 640, 480, space.key)
+
     start = time.perf_counter()
-    while not stop.is_set():
-        due = int((time.perf_counter() - start) * rate) - done.value
-        if due <= 0:
-            stop.wait(0.005)
-            continue
-        grid = (space.grid_rows, space.grid_columns)
-        entries = []
-        for new in range(number, number + due):
-            tokens = draw.integers(0, 256, (grid[0] * grid[1], space.token_bytes), dtype=np.uint8)
-            embedding = Embedding(unit(space.image_dim), tokens, grid, unit(space.text_dim))
-            entries.append(_entry(new, embedding, "", 640, 480, space.key))
-        with library.writer(opened.collection, wait_s=5) as writer:
-            writer.write(entries)
-        number += due
-        done.value += due
+    with library.writer(opened.collection, wait_s=5) as writer:
+        while not stop.wait(TOGETHER_S):
+            due = int((time.perf_counter() - start) * rate) - done.value
+            writer.write([made(new) for new in range(number, number + due)])
+            number += due
+            done.value += due
     library.close()
 
 

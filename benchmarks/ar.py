@@ -1,0 +1,181 @@
+"""AR filters on 720p video: time by stage, faces, filters, and MediaPipe beside the part it does.
+
+    python benchmarks/ar.py [--frames 300] [--rounds 2] [--filter dog] [--runtime openvino]
+
+The video is scikit-image's photo of an astronaut, moved, turned and scaled from frame to frame.
+MediaPipe 0.10.21 runs in an environment of its own under build/peers/. Decoding and encoding are
+not part of any time here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage.data
+from retinue.apps.ar.render.choose import open_renderer
+
+from common import peer_python, show
+from retinue.apps.ar import filters
+from retinue.apps.ar.networks import Networks
+from retinue.apps.ar.session import Session
+from retinue.apps.ar.settings import ArSettings
+from retinue.core.settings import Settings
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("RETINUE_CACHE", HERE.parent / ".cache" / "models"))
+WIDTH, HEIGHT, FPS = 1280, 720, 30.0
+FACE = (222.0, 122.0)
+"""The middle of the face in the photo, whose width is about 100 of its pixels."""
+WARM_UP = 30
+
+
+def video(count: int, faces: int = 1) -> np.ndarray:
+    """Return (count, 720, 1280, 3) uint8: so many copies of the face, each on its way."""
+    photo = skimage.data.astronaut()
+    frames = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
+    strip = WIDTH // faces
+    scale = 2.6 if faces == 1 else min(2.0, strip / 260)
+    for number in range(count):
+        for face in range(faces):
+            t = 2 * np.pi * (number / 120 + face / 7)
+            zoom = scale * (1 + 0.08 * np.sin(0.7 * t))
+            turn = cv2.getRotationMatrix2D(FACE, 10 * np.sin(t), zoom)
+            sway = min(120.0, strip / 8) * np.sin(1.3 * t), 40 * np.sin(1.7 * t)
+            turn[:, 2] += (strip / 2 + sway[0] - FACE[0], HEIGHT / 2 + sway[1] - FACE[1])
+            part = cv2.warpAffine(photo, turn, (strip, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
+            frames[number, :, face * strip : (face + 1) * strip] = part
+    return frames
+
+
+class Ours:
+    """Sessions that share models and a renderer."""
+
+    def __init__(self, runtime: str, renderer: str) -> None:
+        settings = Settings(cache=CACHE, execution={"runtime": runtime})
+        self.ar = ArSettings(renderer=renderer)
+        self.settings, self.networks = settings, Networks(settings, self.ar)
+        self.renderer = open_renderer(self.ar.renderer)
+
+    def run(self, frames: np.ndarray, worn: str, *, iris: bool = False) -> dict[str, Any]:
+        """Apply a filter, "" for tracking alone; return times and the first face's landmarks."""
+        ar = self.ar.model_copy(update={"mesh": self.ar.iris_mesh} if iris else {})
+        networks = Networks(self.settings, ar) if iris else self.networks
+        chosen = filters.load(worn) if worn else None
+        with Session(chosen, ar=ar, networks=networks, renderer=self.renderer) as session:
+            taken: dict[str, list[float]] = {}
+            marks = []
+            for number, frame in enumerate(frames):
+                done = session.apply(frame.copy(), number / FPS, copy=False)
+                for stage, ms in done.timings_ms.items():
+                    taken.setdefault(stage, []).append(ms)
+                first = done.faces[0].landmarks if done.faces else np.full((478, 3), np.nan)
+                marks.append(first[:468])
+            return {"ms": taken, "landmarks": np.array(marks), "level": session.governor.level}
+
+
+def mediapipe(frames: np.ndarray, faces: int, *, refine: bool) -> dict[str, Any]:
+    """Run MediaPipe's FaceMesh on the same frames."""
+    with tempfile.TemporaryDirectory() as name:
+        source, out = Path(name, "frames.npy"), Path(name, "out.npz")
+        np.save(source, frames)
+        program = [peer_python("mediapipe", shared=False), HERE / "peers" / "mediapipe_face.py"]
+        quiet = {**os.environ, "GLOG_minloglevel": "3", "MEDIAPIPE_DISABLE_GPU": "1"}
+        subprocess.run(
+            [*program, source, out, str(faces), str(int(refine))],
+            check=True,
+            env=quiet,
+            stderr=subprocess.DEVNULL,
+        )
+        with np.load(out) as read:
+            return {"ms": {"total": read["ms"].tolist()}, "landmarks": read["landmarks"][:, :468]}
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the mean distance of landmarks in the picture, in per cent of the eye distance."""
+    eyes = np.linalg.norm(theirs[:, 33, :2] - theirs[:, 263, :2], axis=1)
+    away = np.linalg.norm(ours[..., :2] - theirs[..., :2], axis=2).mean(axis=1)
+    return float(100 * np.nanmean(away[WARM_UP:] / eyes[WARM_UP:]))
+
+
+def cells(runs: list[dict[str, Any]], stage: str = "total") -> tuple[str, str]:
+    """Return p50 and p95 over all rounds, without the first frames of each."""
+    taken = np.concatenate([run["ms"].get(stage, [0.0] * 60)[WARM_UP:] for run in runs])
+    p50, p95 = np.percentile(taken, [50, 95])
+    return f"{p50:.2f}", f"{p95:.2f}"
+
+
+def in_budget(runs: list[dict[str, Any]], budget: float) -> str:
+    """Return the share of frames that kept to the budget."""
+    taken = np.concatenate([run["ms"]["total"][WARM_UP:] for run in runs])
+    return f"{np.mean(taken <= budget):.1%}"
+
+
+def tables(ours: Ours, options: argparse.Namespace) -> Iterator[tuple[str, tuple, list, tuple]]:
+    """Yield title, columns, rows and notes of each table."""
+    frames = video(options.frames)
+    tracked, theirs, worn, refined, fine = [], [], [], [], []
+    for _ in range(options.rounds):
+        tracked.append(ours.run(frames, ""))
+        theirs.append(mediapipe(frames, 1, refine=False))
+        worn.append(ours.run(frames, options.filter))
+        fine.append(ours.run(frames, "", iris=True))
+        refined.append(mediapipe(frames, 1, refine=True))
+    apart = difference(tracked[0]["landmarks"], theirs[0]["landmarks"])
+    apart_fine = difference(fine[0]["landmarks"], refined[0]["landmarks"])
+    rows = [
+        ("Retinue, 468 landmarks and pose", *cells(tracked), f"{apart:.2f}"),
+        ("MediaPipe FaceMesh, 468", *cells(theirs), ""),
+        ("Retinue, 478 landmarks and pose", *cells(fine), f"{apart_fine:.2f}"),
+        ("MediaPipe FaceMesh, 478", *cells(refined), ""),
+    ]
+    columns = ("tracking, one face", "p50 ms", "p95 ms", "apart, % of eyes")
+    yield "720p video, tracking alone", columns, rows, ()
+    stages = [stage for stage in worn[0]["ms"] if stage != "total"]
+    rows = [(stage, *cells(worn, stage), "") for stage in stages]
+    rows.append(("total", *cells(worn), in_budget(worn, ours.ar.budget_ms)))
+    note = f"renderer: {ours.renderer.name}; a stage that a frame did not need counts as absent"
+    yield (
+        f"720p video, one face, {options.filter}",
+        ("stage", "p50 ms", "p95 ms", f"within {ours.ar.budget_ms} ms"),
+        rows,
+        (note,),
+    )
+    rows, before = [], 0.0
+    for faces in (1, 2, 3, 4):
+        runs = [ours.run(video(options.frames // 2, faces), options.filter)]
+        median = float(cells(runs)[0])
+        rows.append((faces, *cells(runs), f"{median - before:+.2f}" if before else ""))
+        before = median
+    yield f"faces, {options.filter}", ("faces", "p50 ms", "p95 ms", "one more"), rows, ()
+    rows = []
+    for name in filters.names():
+        runs = [ours.run(frames[:150], name)]
+        rows.append((name, *cells(runs), in_budget(runs, ours.ar.budget_ms), runs[0]["level"]))
+    columns = ("filter", "p50 ms", "p95 ms", "in budget", "governor's level")
+    yield "all filters, one face", columns, rows, ()
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--filter", default="dog")
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--renderer", default="auto")
+    options = parser.parse_args()
+    ours = Ours(options.runtime, options.renderer)
+    for title, columns, rows, notes in tables(ours, options):
+        show(title, columns, rows, notes=notes)
+
+
+if __name__ == "__main__":
+    main()
