@@ -238,3 +238,28 @@ def test_the_estimate_of_memory_is_near_the_file(kind: str, tmp_path: Path):
     index.save(tmp_path / "index")
     # Room to grow is in memory only, links of a graph that lead nowhere are too.
     assert 0.8 < index.memory_bytes / (tmp_path / "index").stat().st_size < 1.6
+
+
+def test_what_is_added_after_removals_is_found() -> None:
+    world = coded(kind="pq4")
+    ids = np.array(sorted(world.truth), np.int64)
+    world.remove(ids[:900])
+    world.add(np.arange(50_000, 50_100))
+    vectors = world.exact(np.arange(50_000, 50_100))
+    found, _ = world.index.query(vectors, 1)
+    assert (found[:, 0] == np.arange(50_000, 50_100)).mean() > 0.95
+    index = world.index
+    assert isinstance(index, FaissIndex)
+    assert index.hidden == 900
+
+
+def test_a_large_index_trains_on_enough_vectors_for_its_lists() -> None:
+    index = FaissIndex(16, flat_up_to=500, expected=40_000)
+    vectors = np.random.default_rng(0).standard_normal((31_250, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index.add(np.arange(19_000), vectors[:19_000])
+    assert not index.trained
+    index.add(np.arange(19_000, 31_250), vectors[19_000:])
+    assert index.trained
+    # 4 sqrt(40,000), which 39 vectors each of the first 20,000 would not have trained.
+    assert index.lists == 800
