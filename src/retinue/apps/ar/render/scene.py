@@ -17,7 +17,7 @@ Color = tuple[float, float, float, float]
 WHITE: Color = (1.0, 1.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Geometry:
     """A mesh of triangles. Renderers keep what they made of it as long as the object lives.
 
@@ -36,7 +36,7 @@ class Geometry:
     colors: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Texture:
     """A picture to be looked up, bilinear with mipmaps.
 
