@@ -13,6 +13,7 @@ code. Messages say what was wrong, with what, and what to do::
     │   ├── TooManyFrames           too_many_frames         413  RESOURCE_EXHAUSTED  65
     │   ├── RequestTimeout          request_timeout         408  DEADLINE_EXCEEDED   65
     │   ├── InvalidTensor           invalid_tensor          400  INVALID_ARGUMENT    65
+    │   ├── FilterInvalid           filter_invalid          422  INVALID_ARGUMENT    65
     │   └── InvalidRequest          invalid_request         400  INVALID_ARGUMENT    64
     ├── NotFound                    not_found               404  NOT_FOUND           66
     │   ├── ModelNotFound           model_not_found         404  NOT_FOUND           66
@@ -135,6 +136,13 @@ class InvalidTensor(InputError):
     """A tensor's name, shape, dtype or byte length is wrong."""
 
     code = "invalid_tensor"
+
+
+class FilterInvalid(InputError):
+    """An AR filter, or an asset of it, is damaged, too large or not as its format asks for."""
+
+    code = "filter_invalid"
+    http_status = 422
 
 
 class InvalidRequest(InputError):

@@ -49,6 +49,7 @@ MODELS = Kind(
         "ledger",
         "loading",
         "nms",
+        "obtain",
         "registry",
         "sources",
     ),

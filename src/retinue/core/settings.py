@@ -10,7 +10,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -23,6 +23,8 @@ from pydantic_settings import (
 )
 
 from retinue.core.errors import ConfigError
+
+App = TypeVar("App", bound=BaseModel)
 
 DEFAULT_FILE = Path("retinue.toml")
 
@@ -185,6 +187,17 @@ class Settings(BaseSettings):
             return value.expanduser().absolute()
         except RuntimeError as error:
             raise ValueError(f"{value}: {error}") from error
+
+    def app(self, name: str, kind: type[App]) -> App:
+        """Return an app's table, as its own model reads it.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        try:
+            return kind.model_validate(self.apps.get(name, {}))
+        except ValidationError as error:
+            raise ConfigError(f"settings [apps.{name}]: {explain(error)}") from error
 
     @property
     def records_url(self) -> str:

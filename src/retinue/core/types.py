@@ -63,17 +63,23 @@ class Detections:
         boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original, clipped to it.
         scores: (N,) float32 in [0, 1].
         class_ids: (N,) int64, indices into the model card's classes.
+        keypoints: (N, K, 2) float32, x and y in pixels of the upright original, not clipped to
+            it, in the order that the model documents; None where it gives none.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int64]
+    keypoints: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
         _check(self.boxes.shape == (n, 4), f"boxes must be (N, 4), not {self.boxes.shape}")
         _check(self.scores.shape == (n,), f"scores must be ({n},), not {self.scores.shape}")
         _check(self.class_ids.shape == (n,), f"class_ids must be ({n},)")
+        if self.keypoints is not None:
+            shape = self.keypoints.shape
+            _check(len(shape) == 3 and shape[::2] == (n, 2), f"keypoints must be ({n}, K, 2)")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -134,7 +140,29 @@ class Landmarks:
         _check(len(shape) == 2 and shape[1] == 3, f"points must be (N, 3), not {shape}")
 
 
-Value: TypeAlias = Detections | Scores | Embedding | Landmarks
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """How much of each place belongs to an object.
+
+    Attributes:
+        alpha: (h, w) uint8, 255 where a place is wholly the object's. It covers the whole of the
+            upright original and may be smaller than it.
+        width: Width of the upright original in pixels.
+        height: Height of the upright original in pixels.
+    """
+
+    alpha: NDArray[np.uint8]
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        a = self.alpha
+        _check(a.dtype == np.uint8, f"alpha must be uint8, not {a.dtype}")
+        _check(a.ndim == 2 and a.size > 0, f"alpha must be (h, w), not {a.shape}")
+        _check(self.width > 0 and self.height > 0, "width and height must be positive")
+
+
+Value: TypeAlias = Detections | Scores | Embedding | Landmarks | Mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from pydantic import ValidationError
 
 from retinue.core.apps import App
 from retinue.core.errors import ConfigError, RetinueError
 from retinue.core.plugins import APPS, OBSERVERS, load, names, resolve
 from retinue.core.protocols import Observer, TextEncoder
 from retinue.core.record import Record
-from retinue.core.settings import Limits, Settings, explain, load_settings
+from retinue.core.settings import Limits, Settings, load_settings
 from retinue.core.types import Signal
 from retinue.host.acks import Acks
 from retinue.host.contract import RepositoryEntry, VersionStatus
@@ -271,10 +270,7 @@ def _once(models: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_app_settings(app: App, settings: Settings) -> Any:
-    try:
-        return resolve(app.settings).model_validate(settings.apps.get(app.name, {}))
-    except ValidationError as error:
-        raise ConfigError(f"settings [apps.{app.name}]: {explain(error)}") from error
+    return settings.app(app.name, resolve(app.settings))
 
 
 def _log_signal(observer: str, signal: Signal) -> None:

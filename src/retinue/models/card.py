@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -93,11 +93,21 @@ class Source(_Part):
             ``https://...`` or ``file:///...``.
         files: Path inside the package (or of the file) to its sha256, hex.
         importer: Name of the importer that makes the ONNX file; "" when a file is ONNX already.
+        parts: File to the range of its bytes that is the model, [start, end), where a file packs
+            several; the sha256 is of the whole file.
     """
 
     url: str
     files: dict[str, str] = Field(min_length=1)
     importer: str = ""
+    parts: dict[str, tuple[int, int]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name, (start, end) in self.parts.items():
+            if name not in self.files or not 0 <= start < end:
+                raise ValueError(f"part {start} to {end} of {name!r} is no range of a listed file")
+        return self
 
     @field_validator("files")
     @classmethod
@@ -128,7 +138,7 @@ class Card(_Part):
     """A model's card. That of a text model may leave out ``input`` and ``output``."""
 
     name: str
-    task: Literal["detect", "classify", "embed", "text"]
+    task: Literal["detect", "classify", "embed", "landmarks", "segment", "text"]
     family: str = Field(description="Key of the model family's plug-in.")
     summary: str = ""
     license: str = Field(description="SPDX expression.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from retinue.core import plugins
-from retinue.core.errors import ChecksumMismatch, FetchError, storage_errors
+from retinue.core.errors import ChecksumMismatch, ConfigError, FetchError, storage_errors
 from retinue.models.card import Source
 from retinue.models.sources import SOURCES
 from retinue.models.sources.base import Policy, Progress, Quiet, SourcePlugin
@@ -35,12 +35,13 @@ def fetch(
         policy: Bounds; None for the usual ones.
 
     Returns:
-        Name inside the package to the local file, verified. Local names are made here, never
-        taken from the package; the suffix is kept.
+        Name inside the package to the local file, verified and cut to the card's part of it.
+        Local names are made here, never taken from the package; the suffix is kept.
 
     Raises:
         FetchError: unknown scheme, package or file, or the transfer failed.
         ChecksumMismatch: a file is not the one that the card names.
+        ConfigError: the card names a part beyond the end of its file.
         MissingExtra: the package client is not installed.
         StorageError: the folder cannot be written.
     """
@@ -49,6 +50,8 @@ def fetch(
     with storage_errors(into, f"fetching {source.url}"):
         plugin(source.url, targets, progress=progress or Quiet(), policy=policy or Policy())
         _verify(source, targets)
+        for name, (start, end) in source.parts.items():
+            _cut(name, targets[name], start, end)
     return targets
 
 
@@ -71,6 +74,16 @@ def _plugin(url: str) -> SourcePlugin:
 def _local(number: int, name: str) -> str:
     suffix = PurePosixPath(name).suffix
     return f"{number:03d}{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,16}', suffix) else ''}"
+
+
+def _cut(name: str, path: Path, start: int, end: int) -> None:
+    content = path.read_bytes()
+    if end > len(content):
+        raise ConfigError(
+            f"the card names bytes {start} to {end} of {name}, which has {len(content)}; "
+            "correct the card"
+        )
+    path.write_bytes(content[start:end])
 
 
 def _verify(source: Source, files: Mapping[str, Path]) -> None:

@@ -14,6 +14,7 @@ from retinue.core.errors import ConfigError, ModelCorrupt, ModelRunFailed, Unsup
 from retinue.core.protocols import Precision, RuntimeFactory
 from retinue.core.types import Array, Tensors, TensorSpec
 from retinue.runtimes import tensors as tensor_checks
+from retinue.runtimes._blocked import rewritten
 from retinue.runtimes._options import check_threads
 
 _DTYPES: Final = {
@@ -121,7 +122,8 @@ def _open(path: Path, threads: int) -> Any:
     # Every failure is raised as an exception too; the log would say it twice.
     options.log_severity_level = _FATAL_ONLY
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        model = rewritten(path) or path
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _UNREADABLE as error:
         raise ModelCorrupt(
             f"{path} cannot be read as an ONNX model ({error}); pull or import it again"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from retinue.core.errors import RetinueError, StorageError
 from retinue.core.record import Record
-from retinue.core.types import Detections, Embedding, Landmarks, Outcome, Scores, Value
+from retinue.core.types import Detections, Embedding, Landmarks, Mask, Outcome, Scores, Value
 from retinue.store.interface import StoredRecord
 
 Row = dict[str, Any]
@@ -68,15 +68,21 @@ def _integers(array: NDArray[Any]) -> bytes:
 def _encode_value(value: Value) -> tuple[str, int, bytes, dict[str, Any]]:
     """Return kind, number of items, bytes, and what belongs in the JSON."""
     match value:
-        case Detections(boxes, scores, class_ids):
+        case Detections(boxes, scores, class_ids, keypoints):
             packed = _floats(boxes) + _floats(scores) + _integers(class_ids)
-            return "detections", len(value), packed, {}
+            if keypoints is None:
+                return "detections", len(value), packed, {}
+            more = {"keypoints": keypoints.shape[1]}
+            return "detections", len(value), _floats(keypoints) + packed, more
         case Scores(values):
             return "scores", len(values), _floats(values), {}
         case Embedding(vector):
             return "embedding", len(vector), _floats(vector), {}
         case Landmarks(points, score):
             return "landmarks", len(points), _floats(points), {"score": float(score)}
+        case Mask(alpha, width, height):
+            sizes = {"shape": list(alpha.shape), "size": [int(width), int(height)]}
+            return "mask", alpha.size, np.ascontiguousarray(alpha).tobytes(), sizes
 
 
 def _whole(name: str, value: int) -> int:
@@ -121,6 +127,11 @@ def _decode_value(row: Mapping[str, Any], meta: Mapping[str, Any]) -> Value:
     packed, items = bytes(row["value"]), int(row["items"])
     match row["kind"]:
         case "detections":
+            keypoints = None
+            if (count := meta.get("keypoints")) is not None:
+                end = items * count * 8
+                keypoints = _read_floats(packed[:end]).reshape(items, count, 2)
+                packed = packed[end:]
             floats = _read_floats(packed[: items * 20])
             ids = packed[items * 20 :]
             width = len(ids) // items if items else 8
@@ -128,6 +139,7 @@ def _decode_value(row: Mapping[str, Any], meta: Mapping[str, Any]) -> Value:
                 boxes=floats[: items * 4].reshape(items, 4),
                 scores=floats[items * 4 :],
                 class_ids=np.frombuffer(ids, dtype=f"<i{width}").astype(np.int64, copy=False),
+                keypoints=keypoints,
             )
         case "scores":
             return Scores(_read_floats(packed))
@@ -135,6 +147,9 @@ def _decode_value(row: Mapping[str, Any], meta: Mapping[str, Any]) -> Value:
             return Embedding(_read_floats(packed))
         case "landmarks":
             return Landmarks(_read_floats(packed).reshape(items, 3), float(meta["score"]))
+        case "mask":
+            alpha = np.frombuffer(packed, np.uint8).reshape(meta["shape"])
+            return Mask(alpha, *meta["size"])
         case kind:
             raise ValueError(f"outcomes of kind {kind!r} are not known")
 

@@ -23,6 +23,7 @@ from retinue.core.types import (
     Embedding,
     Image,
     Landmarks,
+    Mask,
     Outcome,
     Scores,
     Tensors,
@@ -153,6 +154,8 @@ def scaled_decodes_are_of_the_original(
         first, second = one.unwrap(), ten.unwrap()
         if isinstance(first, Detections) and isinstance(second, Detections):
             np.testing.assert_allclose(second.boxes, 10 * first.boxes, rtol=1e-4, atol=1e-2)
+        if isinstance(first, Landmarks) and isinstance(second, Landmarks):
+            np.testing.assert_allclose(second.points, 10 * first.points, rtol=1e-3, atol=1e-1)
 
 
 def answers_are_sound(key: str, family: Family, card: Card, runtime_for: RuntimeFor) -> None:
@@ -250,8 +253,13 @@ def check_value(card: Card, value: Value, image: Image) -> None:
         assert value.values.max() <= 1
     elif isinstance(value, Embedding):
         assert np.isfinite(value.vector).all()
+    elif isinstance(value, Mask):
+        assert (value.width, value.height) == (image.width, image.height)
     else:
         assert isinstance(value, Landmarks)
+        assert value.points.dtype == np.float32
+        assert np.isfinite(value.points).all()
+        assert 0 <= value.score <= 1
 
 
 def _check_detections(card: Card, found: Detections, image: Image) -> None:
@@ -267,6 +275,9 @@ def _check_detections(card: Card, found: Detections, image: Image) -> None:
     assert found.scores.max() <= 1
     assert found.class_ids.min() >= 0
     assert found.class_ids.max() < len(card.classes)
+    if found.keypoints is not None:
+        assert found.keypoints.dtype == np.float32
+        assert np.isfinite(found.keypoints).all()
 
 
 def _same(a: Outcome, b: Outcome) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from retinue.core.errors import CorruptMedia, ModelNotFound, QueueFull
 from retinue.core.record import Record
-from retinue.core.types import Array, Detections, Embedding, Landmarks, Outcome, Scores
+from retinue.core.types import Array, Detections, Embedding, Landmarks, Mask, Outcome, Scores
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -42,6 +43,13 @@ def detections(count: int = 3, *, seed: int = 0) -> Detections:
     )
 
 
+def with_keypoints(count: int) -> Detections:
+    """Return detections with six keypoints each."""
+    found = detections(count)
+    points = np.random.default_rng(count).random((count, 6, 2))
+    return replace(found, keypoints=_frozen(points, "f4"))
+
+
 def outcomes() -> list[Outcome]:
     """Return one outcome of each kind: all values, none at all, extreme ones, and failures."""
     random = np.random.default_rng(7)
@@ -60,6 +68,9 @@ def outcomes() -> list[Outcome]:
         Outcome(value=Scores(_frozen([], "f4"))),
         Outcome(value=embedding, timings_ms={"total": 0.1 + 0.2}),
         Outcome(value=Landmarks(_frozen(random.random((21, 3)), "f4"), 0.1)),
+        Outcome(value=with_keypoints(3)),
+        Outcome(value=with_keypoints(0)),
+        Outcome(value=Mask(_frozen(random.integers(0, 256, (5, 7)), "u1"), 640, 480)),
         Outcome(error=CorruptMedia("the JPEG ends early; send it again"), timings_ms=timings),
         Outcome(error=QueueFull("the queue is full\0\udce9"), embedding=embedding),
         Outcome(error=ModelNotFound("no model 'x'")),
@@ -96,14 +107,17 @@ def _plain(value: object) -> object:
     match value:
         case np.ndarray():
             return value.dtype.str, value.shape, value.tobytes()
-        case Detections(boxes, scores, class_ids):
-            return "detections", _plain(boxes), _plain(scores), _plain(class_ids)
+        case Detections(boxes, scores, class_ids, keypoints):
+            plain = [_plain(array) for array in (boxes, scores, class_ids, keypoints)]
+            return "detections", *plain
         case Scores(values):
             return "scores", _plain(values)
         case Embedding(vector):
             return "embedding", _plain(vector)
         case Landmarks(points, score):
             return "landmarks", _plain(points), repr(score)
+        case Mask(alpha, width, height):
+            return "mask", _plain(alpha), width, height
         case _:
             return value
 

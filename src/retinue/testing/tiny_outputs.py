@@ -128,6 +128,37 @@ def _embedder(card: Card, random: np.random.Generator, level: float) -> Rows:
     return {n: random.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
 
 
+def _blazeface(card: Card, random: np.random.Generator, level: float) -> Rows:
+    spec, strides = card.input, card.output.strides
+    cells = sum(math.ceil(spec.height / s) * math.ceil(spec.width / s) for s in strides)
+    sizes = random.uniform(0.05, 0.4, (2 * cells, 2)) * [spec.width, spec.height]
+    offsets = random.normal(size=(2 * cells, 14))
+    offsets[:, 2:4] = sizes
+    return {
+        "regressors": np.concatenate([offsets, offsets[:, :2]], axis=1).astype(np.float32),
+        "scores": _scores(card, random, level, 2 * cells, len(card.classes)),
+    }
+
+
+def _face_mesh(card: Card, random: np.random.Generator, level: float) -> Rows:
+    points = random.random(1404) * card.input.width
+    presence = _scores(card, random, level, 1, 1, 1)
+    return {"mesh": points.astype(np.float32).reshape(1, 1, -1), "presence": presence}
+
+
+def _face_mesh_attention(card: Card, random: np.random.Generator, level: float) -> Rows:
+    sizes = {"lips": 160, "left_eye": 142, "right_eye": 142, "left_iris": 10, "right_iris": 10}
+    parts = {
+        f"output_{part}": (random.random((1, 1, size)) * card.input.width).astype(np.float32)
+        for part, size in sizes.items()
+    }
+    return _face_mesh(card, random, level) | parts
+
+
+def _mask(card: Card, random: np.random.Generator, level: float) -> Rows:
+    return {"mask": _scores(card, random, level, card.input.height, card.input.width, 1)}
+
+
 LAYOUTS: dict[str, Make] = {
     "nanodet": _nanodet,
     "yolox": _yolox,
@@ -137,4 +168,8 @@ LAYOUTS: dict[str, Make] = {
     "classifier": _classifier,
     "embedder": _embedder,
     "vit": _embedder,
+    "blazeface": _blazeface,
+    "face-mesh": _face_mesh,
+    "face-mesh-attention": _face_mesh_attention,
+    "mask": _mask,
 }

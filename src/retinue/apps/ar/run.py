@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from retinue.apps.ar import debug
 from retinue.apps.ar.face.values import Face
-from retinue.apps.ar.media.sources import Frame
+from retinue.apps.ar.media.frames import Frame
 from retinue.apps.ar.session import Applied, Session
 
 ANGLES = ("yaw", "pitch", "roll")
@@ -19,7 +19,7 @@ ANGLES = ("yaw", "pitch", "roll")
 class Taker(Protocol):
     """Takes finished frames: a file, a window, a virtual camera."""
 
-    def write(self, pixels: NDArray[np.uint8], seconds: float) -> bool:
+    def write(self, pixels: NDArray[np.uint8], frame: Frame) -> bool:
         """Take one; False ends the stream, as a closed window does."""
         ...
 
@@ -36,7 +36,7 @@ def stream(
         done = session.apply(frame.pixels, frame.seconds, copy=False)
         if show_debug:
             debug.draw(done.pixels, done.faces, session.camera, done.timings_ms)
-        going = [taker.write(done.pixels, frame.seconds) for taker in takers]
+        going = [taker.write(done.pixels, frame) for taker in takers]
         yield frame, done
         if not all(going):
             return

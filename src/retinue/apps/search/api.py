@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from retinue.apps.search.answer import Answer, Hit
 from retinue.apps.search.ask import Asked, Given, parse_asked, to_query
@@ -28,9 +27,9 @@ from retinue.apps.search.searcher import OpenCollection
 from retinue.apps.search.settings import SearchSettings
 from retinue.apps.search.space import OpenSpace
 from retinue.apps.search.writer import Entry, check_id, check_meta, space_of
-from retinue.core.errors import ConfigError, EmptyInput, InvalidRequest, storage_errors
+from retinue.core.errors import EmptyInput, InvalidRequest, storage_errors
 from retinue.core.protocols import TextEncoder
-from retinue.core.settings import Limits, Settings, explain, load_settings
+from retinue.core.settings import Limits, Settings, load_settings
 from retinue.core.types import Embedding
 from retinue.store.collections import Failure, Item, Put, Space
 
@@ -44,10 +43,7 @@ def app_settings(settings: Settings) -> SearchSettings:
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
-    try:
-        return SearchSettings.model_validate(settings.apps.get("search", {}))
-    except ValidationError as error:
-        raise ConfigError(f"settings [apps.search]: {explain(error)}") from error
+    return settings.app("search", SearchSettings)
 
 
 def open_library(settings: Settings) -> Library:

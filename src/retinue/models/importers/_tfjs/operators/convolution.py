@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 
 from retinue.core.errors import UnsupportedModel
-from retinue.core.types import Array
-from retinue.models.importers._build.graph import TO_NCHW, Graph, Tensor, Value
+from retinue.models.importers._build.graph import Graph, Tensor, Value
+from retinue.models.importers._build.layout import absorb_pad, exact, same_pads, stored_pads
 from retinue.models.importers._tfjs.operators.elementwise import activate
 from retinue.models.importers._tfjs.operators.table import operator, scalar
 from retinue.models.importers._tfjs.source import Node
-
-Pads = list[int]
-"""Top, left, bottom, right."""
 
 
 def _window(node: Node, key: str) -> list[int]:
@@ -26,15 +23,6 @@ def _window(node: Node, key: str) -> list[int]:
     if len(values) != 4 or values[0] != 1 or values[3] != 1:
         raise UnsupportedModel(f"node {node.name!r} ({node.op}) has {key} {values}")
     return values[1:3]
-
-
-def _same(sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> Pads:
-    """TensorFlow's SAME: as little as needed, the odd pixel at the bottom and right."""
-    totals = [
-        max((math.ceil(size / stride) - 1) * stride + k - size, 0)
-        for size, k, stride in zip(sizes, kernel, strides, strict=True)
-    ]
-    return [t // 2 for t in totals] + [t - t // 2 for t in totals]
 
 
 def _padding(
@@ -51,43 +39,11 @@ def _padding(
     if padding != "SAME":
         raise UnsupportedModel(f"node {node.name!r} ({node.op}) has the padding {padding!r}")
     if all(stride == 1 for stride in strides):
-        return {"pads": _same([10**6, 10**6], kernel, strides)}
+        return {"pads": same_pads([10**6, 10**6], kernel, strides)}
     height, width = x.shape[2:]
     if height is None or width is None:
         return {"auto_pad": "SAME_UPPER"}
-    return {"pads": _same([height, width], kernel, strides)}
-
-
-def _absorb_pad(
-    graph: Graph, x: Tensor, options: dict[str, Any], values: tuple[float, float]
-) -> Tensor:
-    """Move a constant pad before the operator into the operator's own padding.
-
-    Args:
-        graph: Where the pad was emitted.
-        x: The operator's input, channels first.
-        options: The operator's attributes; "pads" is changed.
-        values: Range of pad values that mean the same to the operator.
-    """
-    pad = graph.producers.get(x.name)
-    if (
-        pad is None
-        or pad.op != "Pad"
-        or "pads" not in options
-        or pad.attributes["mode"] != "constant"
-    ):
-        return x
-    source, amounts, value = pad.inputs
-    if source is None or amounts is None or amounts.data is None or value is None:
-        return x
-    if value.data is None or not values[0] <= float(value.data) <= values[1]:
-        return x
-    front, back = amounts.data[:4].tolist(), amounts.data[4:].tolist()
-    if any(front[:2] + back[:2]) or min(front + back) < 0:
-        return x
-    more = front[2:] + back[2:]
-    options["pads"] = [a + b for a, b in zip(options["pads"], more, strict=True)]
-    return source
+    return {"pads": same_pads([height, width], kernel, strides)}
 
 
 def _fused(graph: Graph, node: Node, result: Tensor, extra: Sequence[Value]) -> Tensor:
@@ -135,7 +91,7 @@ def _convolve(
     dilations = _window(node, "dilations")
     spread = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     options |= _padding(node, source, spread, options["strides"])
-    source = _absorb_pad(graph, source, options, (0.0, 0.0))
+    source = absorb_pad(graph, source, options, (0.0, 0.0))
     result = graph.emit(
         "Conv", source, weights, kernel_shape=kernel, dilations=dilations, **options
     )
@@ -218,7 +174,7 @@ def _pool(graph: Graph, node: Node, x: Value, op: str, **options: Any) -> Value:
     source = graph.nchw(x)
     options |= _padding(node, source, kernel, strides)
     if op == "MaxPool" and not any(options.get("pads", [1])):
-        source = _absorb_pad(graph, source, options, (-math.inf, -3.4e38))
+        source = absorb_pad(graph, source, options, (-math.inf, -3.4e38))
     return Value(graph.emit(op, source, kernel_shape=kernel, strides=strides, **options), True)
 
 
@@ -232,19 +188,13 @@ def average_pool(graph: Graph, node: Node, x: Value) -> Value:
     return _pool(graph, node, x, "AveragePool", count_include_pad=0)
 
 
-def _stored_pads(x: Value, pads: Array) -> list[int]:
-    if x.nchw:
-        pads = pads[list(TO_NCHW)]
-    return [int(p) for p in pads.T.reshape(-1)]
-
-
 @operator("Pad", "PadV2")
 def pad(graph: Graph, node: Node, x: Value, paddings: Value, fill: Value | None = None) -> Value:
     value = scalar(graph, 0, x.tensor) if fill is None else fill.tensor
     if paddings.data is None:
         rows = graph.reshape(graph.transpose(graph.cast(paddings.tensor, np.int64), (1, 0)), [-1])
         return Value(graph.emit("Pad", graph.nhwc(x), rows, value, mode="constant"))
-    amounts = graph.ints(_stored_pads(x, paddings.data), derived=False)
+    amounts = graph.ints(stored_pads(x, paddings.data.tolist()), derived=False)
     return Value(graph.emit("Pad", x.tensor, amounts, value, mode="constant"), x.nchw)
 
 
@@ -252,7 +202,7 @@ def pad(graph: Graph, node: Node, x: Value, paddings: Value, fill: Value | None 
 def mirror_pad(graph: Graph, node: Node, x: Value, paddings: Value) -> Value:
     if node.text("mode") != "REFLECT":
         raise UnsupportedModel(f"node {node.name!r} pads in the mode {node.text('mode')!r}")
-    amounts = _stored_pads(x, graph.static(paddings, "padding"))
+    amounts = stored_pads(x, graph.static(paddings, "padding").tolist())
     return Value(
         graph.emit("Pad", x.tensor, graph.ints(amounts, derived=False), mode="reflect"), x.nchw
     )
@@ -272,17 +222,12 @@ def _resize(graph: Graph, node: Node, x: Value, size: Value, **options: Any) -> 
         if after == [height, width]:
             return Value(source, nchw=True)
         factors = np.array([1.0, 1.0, after[0] / height, after[1] / width])
-        if _exact(factors):
+        if exact(factors.tolist()):
             scales = graph.constant(factors.astype(np.float32))
             return Value(graph.emit("Resize", source, None, scales, **options), nchw=True)
     kept = graph.slice(_shape(graph, source), [0], [2], [0], [1])
     sizes = graph.emit("Concat", kept, graph.cast(size.tensor, np.int64), axis=0)
     return Value(graph.emit("Resize", source, None, None, sizes, **options), nchw=True)
-
-
-def _exact(factors: Array) -> bool:
-    """Tell whether scales lose nothing: other sizes could be rounded down by one pixel."""
-    return bool((factors * 64 % 1 == 0).all())
 
 
 def _shape(graph: Graph, tensor: Tensor) -> Tensor:

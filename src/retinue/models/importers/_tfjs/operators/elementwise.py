@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 
 from retinue.models.importers._build.graph import Graph, Tensor, Value
-from retinue.models.importers._tfjs.operators.table import (
-    aligned,
-    operator,
-    promoted,
-    scalar,
-)
+from retinue.models.importers._build.layout import aligned
+from retinue.models.importers._tfjs.operators.table import operator, promoted, scalar
 from retinue.models.importers._tfjs.source import Node
 
 _UNARY = {

@@ -9,7 +9,8 @@ import numpy as np
 
 from retinue.core.errors import UnsupportedModel
 from retinue.models.importers._build.graph import SLICE_END, Graph, Tensor, Value
-from retinue.models.importers._tfjs.operators.table import axis_of, operator, promoted
+from retinue.models.importers._build.layout import axis_of
+from retinue.models.importers._tfjs.operators.table import operator, promoted
 from retinue.models.importers._tfjs.source import Node
 
 

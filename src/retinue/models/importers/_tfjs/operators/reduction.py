@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from retinue.models.importers._build.graph import Graph, Tensor, Value
-from retinue.models.importers._tfjs.operators.table import axis_of, operator
+from retinue.models.importers._build.layout import axis_of
+from retinue.models.importers._tfjs.operators.table import operator
 from retinue.models.importers._tfjs.source import Node
 
 _KEEP_ORDER = ({3}, {1, 2}, {0, 3}, {1, 2, 3}, {0, 1, 2}, {0, 1, 2, 3})

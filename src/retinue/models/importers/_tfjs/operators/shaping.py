@@ -10,7 +10,8 @@ import numpy as np
 
 from retinue.core.errors import UnsupportedModel
 from retinue.models.importers._build.graph import BATCH, TO_NCHW, TO_NHWC, Graph, Tensor, Value
-from retinue.models.importers._tfjs.operators.table import aligned, axis_of, operator, promoted
+from retinue.models.importers._build.layout import aligned, axis_of
+from retinue.models.importers._tfjs.operators.table import operator, promoted
 from retinue.models.importers._tfjs.source import Node
 
 

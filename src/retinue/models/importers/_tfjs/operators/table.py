@@ -8,7 +8,6 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from retinue.core.errors import UnsupportedModel
 from retinue.models.importers._build.graph import Graph, Tensor, Value
 
 
@@ -42,41 +41,12 @@ def operator(*names: str) -> Callable[[Function], Function]:
     return register
 
 
-def aligned(graph: Graph, values: Sequence[Value]) -> tuple[list[Tensor], bool]:
-    """Bring operands that broadcast together into one stored order.
-
-    Returns:
-        The tensors, and whether they are channels first.
-    """
-    rank = max(value.rank for value in values)
-    if rank != 4 or not any(value.nchw for value in values):
-        return [graph.nhwc(value) for value in values], False
-    tensors = []
-    for value in values:
-        if value.rank == 4:
-            tensors.append(graph.nchw(value))
-        elif all(size == 1 for size in value.shape):
-            tensors.append(value.tensor)
-        else:
-            wide = graph.unsqueeze(value.tensor, list(range(4 - value.rank)))
-            tensors.append(graph.nchw(Value(wide)))
-    return tensors, True
-
-
 def promoted(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Cast to float32 where integers meet floats, as TFJS does."""
     if len({tensor.dtype for tensor in tensors}) == 1:
         return list(tensors)
     wanted = np.float32 if any(t.dtype.kind == "f" for t in tensors) else np.int32
     return [graph.cast(tensor, wanted) for tensor in tensors]
-
-
-def axis_of(axis: int, value: Value) -> int:
-    """Return the stored axis of a TensorFlow axis, which may be negative."""
-    if not -value.rank <= axis < value.rank:
-        raise UnsupportedModel(f"axis {axis} is out of range for {value.rank} dimensions")
-    axis %= value.rank
-    return (0, 2, 3, 1)[axis] if value.nchw else axis
 
 
 def scalar(graph: Graph, number: float, like: Tensor) -> Tensor:

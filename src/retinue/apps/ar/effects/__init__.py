@@ -1,0 +1,1 @@
+"""What filters do to a frame: in place, on the region of a face alone."""

@@ -1,0 +1,1 @@
+"""The TensorFlow Lite importer's parts: reading the file, walking it, its operators."""

@@ -1,0 +1,62 @@
+"""The table of operators, and what several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import tflite  # type: ignore[import-untyped]
+
+from retinue.core.errors import UnsupportedModel
+from retinue.models.importers._build.graph import Graph, Tensor, Value
+from retinue.models.importers._tflite.source import Node
+
+Operator: TypeAlias = Callable[..., Value]
+"""Called with (graph, node, *inputs); returns its output."""
+
+OPERATORS: dict[str, Operator] = {}
+
+Function = TypeVar("Function", bound=Operator)
+
+_ACTIVATIONS = {
+    tflite.ActivationFunctionType.NONE: "",
+    tflite.ActivationFunctionType.RELU: "Relu",
+    tflite.ActivationFunctionType.TANH: "Tanh",
+}
+
+
+def operator(*names: str) -> Callable[[Function], Function]:
+    """Register a function as the translation of TensorFlow Lite operators."""
+
+    def register(function: Function) -> Function:
+        for name in names:
+            if name in OPERATORS:
+                raise ValueError(f"operator {name} is registered twice")
+            OPERATORS[name] = function
+        return function
+
+    return register
+
+
+def activated(graph: Graph, node: Node, tensor: Tensor) -> Tensor:
+    """Apply the activation that an operator ends with."""
+    kind = node.integer("FusedActivationFunction")
+    if kind == tflite.ActivationFunctionType.RELU6:
+        return clip(graph, tensor, 0, 6)
+    if kind == tflite.ActivationFunctionType.RELU_N1_TO_1:
+        return clip(graph, tensor, -1, 1)
+    if kind not in _ACTIVATIONS:
+        message = f"node {node.name!r} ({node.op}) ends with the activation {kind}"
+        raise UnsupportedModel(f"{message}, which is not supported")
+    return graph.emit(_ACTIVATIONS[kind], tensor) if _ACTIVATIONS[kind] else tensor
+
+
+def clip(graph: Graph, tensor: Tensor, low: float, high: float) -> Tensor:
+    """Limit to [low, high]."""
+    return graph.emit("Clip", tensor, scalar(graph, low, tensor), scalar(graph, high, tensor))
+
+
+def scalar(graph: Graph, number: float, like: Tensor) -> Tensor:
+    """Return a 0-d constant of the tensor's type."""
+    return graph.constant(np.array(number, like.dtype))

@@ -1,0 +1,407 @@
+"""``filter.toml``: what it may say, what is refused and how that is told; templates; hot reload."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinue.apps.ar import filters
+from retinue.apps.ar.filters.load import MAX_BYTES, load_folder
+from retinue.apps.ar.filters.problems import Lines, Problem
+from retinue.apps.ar.filters.spec import KINDS, USUAL, FilterSpec
+from retinue.core.errors import FilterInvalid, InputNotFound, InvalidRequest
+
+HEAD = 'format = 1\nname = "mine"\ntitle = "Mine"\nauthor = "Me"\nlicense = "CC0-1.0"\n'
+PAINT = '[[parts]]\nkind = "paint"\nfile = "paint.png"\n'
+
+
+def png(path: Path, side: int = 8, mode: str = "RGBA") -> None:
+    Image.new(mode, (side, side), "red").save(path)
+
+
+def make(tmp_path: Path, parts: str = PAINT, head: str = HEAD) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    (folder / "filter.toml").write_text(head + parts)
+    png(folder / "paint.png")
+    return folder
+
+
+def errors(folder: Path) -> list[Problem]:
+    found = filters.check(folder)
+    assert all(problem.severity == "error" for problem in found), found
+    with pytest.raises(FilterInvalid, match="cannot be used") as caught:
+        filters.load(folder)
+    assert caught.value.code == "filter_invalid"
+    assert caught.value.http_status == 422
+    return found
+
+
+def test_a_good_filter_has_no_problems(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    assert filters.check(folder) == []
+    found = filters.load(folder)
+    assert (found.name, found.needs_iris, found.needs_background) == ("mine", False, False)
+    assert [path.name for path in found.files] == ["filter.toml", "paint.png"]
+    texture = found.assets[0].texture
+    assert texture is not None
+    assert texture.pixels[0, 0].tolist() == [255, 0, 0, 255]
+
+
+def test_what_a_filter_needs_follows_from_its_parts(tmp_path: Path) -> None:
+    parts = '[[parts]]\nkind = "eyes"\n[[parts]]\nkind = "background"\nmode = "blur"\n'
+    found = filters.load(make(tmp_path, parts))
+    assert found.needs_iris
+    assert found.needs_background
+    assert filters.load(make(tmp_path, head=HEAD + 'needs = ["iris"]\n')).needs_iris
+
+
+def test_built_in_names_are_found_first_and_paths_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "lipstick" in filters.names()
+    assert filters.folder("lipstick").parent.name == "builtin"
+    (tmp_path / "lipstick").mkdir()
+    folder = make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert filters.folder("lipstick").parent.name == "builtin"
+    assert filters.folder("mine") == Path("mine")
+    assert filters.folder(folder / "filter.toml") == folder
+    with pytest.raises(InputNotFound, match=r"has no filter\.toml"):
+        filters.folder("./lipstick")
+    with pytest.raises(InputNotFound, match="did you mean 'lipstick'"):
+        filters.load("lipstik")
+    with pytest.raises(InputNotFound, match="there are: "):
+        filters.load("zzzzzzzz")
+
+
+@pytest.mark.parametrize(
+    ("parts", "key", "line", "words"),
+    [
+        (PAINT + "opasity = 0.5\n", "parts[0].opasity", 9, "did you mean 'opacity'?"),
+        (PAINT + 'blend = "multply"\n', "parts[0].blend", 9, "did you mean 'multiply'?"),
+        (PAINT + "opacity = 2\n", "parts[0].opacity", 9, "less than or equal to 1"),
+        (PAINT + 'opacity = "1"\n', "parts[0].opacity", 9, "a valid number"),
+        (PAINT + "opacity = nan\n", "parts[0].opacity", 9, "finite"),
+        ('[[parts]]\nkind = "pant"\n', "parts[0]", 6, "did you mean 'paint'?"),
+        ('[[parts]]\nfile = "paint.png"\n', "parts[0]", 6, "has no kind"),
+        ('[[parts]]\nkind = "paint"\n', "parts[0].file", 6, "missing"),
+        (PAINT + PAINT + '[parts.show]\nwhen = "nodd"\n', "parts[1].show.when", 13, "'nod'?"),
+        (PAINT + '[parts.show]\nwhen = "smile"\nabove = 2\n', "parts[0].show", 9, "from 0 to 1"),
+        (
+            PAINT + '[parts.show]\nwhen = "smile"\nabove = 0.3\nuntil = 0.4\n',
+            "parts[0].show", 9, "more than above",
+        ),
+        (PAINT + '[parts.show]\nwhen = "nod"\nabov = 9\n', "parts[0].show.abov", 11, "'above'?"),
+        ('[[parts]]\nkind = "sticker"\nfile = "paint.png"\nat = 478\n', "parts[0].at[0]", 9,
+         "less than 478"),
+        ('[[parts]]\nkind = "sticker"\nfile = "paint.png"\nat = [1, true]\n', "parts[0].at[1]", 9,
+         "valid integer"),
+        ('[[parts]]\nkind = "makeup"\nregion = "lips"\ncolor = "red"\n', "parts[0].color", 9,
+         '"#rrggbb"'),
+        ('[[parts]]\nkind = "background"\nmode = "replace"\n', "parts[0]", 6, "go together"),
+        ('[[parts]]\nkind = "distort"\npoints = [{at = 1, radius = 1, kind = "pull", '
+         'direction = [0, 0]}]\n', "parts[0].points[0]", 8, "nowhere"),
+        ('[[parts]]\nkind = "model"\nfile = "a.glb"\nposition = [0, 900, 0]\n',
+         "parts[0].position", 9, "within 200 cm"),
+        ('[[parts]]\nkind = "background"\nmode = "blur"\n' * 2, "", 0, "one background"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_place(
+    tmp_path: Path, parts: str, key: str, line: int, words: str
+) -> None:
+    (problem,) = errors(make(tmp_path, parts))
+    assert (problem.file, problem.key, problem.line) == ("filter.toml", key, line)
+    assert words in problem.message
+    assert key in str(problem)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    parts = PAINT + "opasity = 1\n" + PAINT + 'blend = "x"\nshading = 3\n'
+    assert len(errors(make(tmp_path, parts, HEAD + "colour = 1\n"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("format = 2\n" + HEAD.partition("\n")[2], "must be 1"),
+        (HEAD.replace('"mine"', '"../mine"'), "lower-case letters"),
+        (HEAD.replace('"Mine"', '""'), "at least 1 character"),
+        ("format = \n", "not TOML"),
+        ("x = " + "[" * 5000 + "]" * 5000 + "\n", "nested too deeply"),
+        ("#" * (MAX_BYTES + 1), "the limit is"),
+        (HEAD + "parts = []\n", "at least 1 item"),
+    ],
+)
+def test_a_file_that_is_wrong_as_a_whole_is_refused(tmp_path: Path, head: str, words: str) -> None:
+    (problem,) = errors(make(tmp_path, "" if "parts" in head else PAINT, head))
+    assert words in problem.message
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (folder / "filter.toml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in errors(folder)[0].message
+
+
+def test_a_thousand_parts_are_too_many(tmp_path: Path) -> None:
+    (problem,) = errors(make(tmp_path, PAINT * 1000))
+    assert "there are 1000; at most 64" in problem.message
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\\\secret.png", "C:/a.png"]
+)
+def test_a_path_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    png(tmp_path / "secret.png")
+    (problem,) = errors(make(tmp_path, PAINT.replace("paint.png", name)))
+    assert "leads out of the filter's folder" in problem.message
+    assert (problem.key, problem.line) == ("parts[0].file", 8)
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_not(tmp_path: Path) -> None:
+    png(tmp_path / "secret.png")
+    folder = make(tmp_path, PAINT.replace("paint.png", "link.png"))
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    assert "link out of" in errors(folder)[0].message
+    (folder / "link.png").unlink()
+    (folder / "link.png").symlink_to("link.png")
+    assert errors(folder)
+    (folder / "link.png").unlink()
+    (folder / "link.png").symlink_to("paint.png")
+    assert filters.load(folder)
+
+
+def test_a_missing_file_is_told_with_what_there_is(tmp_path: Path) -> None:
+    (problem,) = errors(make(tmp_path, PAINT.replace("paint.png", "pain.png")))
+    assert "there is no file 'pain.png'; the folder has: paint.png" in problem.message
+
+
+def test_a_file_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path, PAINT.replace("paint.png", "paint.gif"))
+    (folder / "paint.gif").write_bytes(b"GIF89a")
+    assert "wrong type" in errors(folder)[0].message
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that announces many pixels and holds none."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(
+            ">I", zlib.crc32(kind + data)
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    data = zlib.compress(bytes(100))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*each) for each in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bomb(60_000, 60_000), "the limit is 16,777,216"),
+        (bomb(16, 16), "cannot be read"),
+        (b"", "zero bytes"),
+        (b"not a picture", "paint.png: this looks like"),
+        (bytes(17 * 2**20), "bytes; the limit is"),
+    ],
+)
+def test_a_picture_that_must_not_be_decoded_is_refused(
+    tmp_path: Path, data: bytes, words: str
+) -> None:
+    folder = make(tmp_path)
+    (folder / "paint.png").write_bytes(data)
+    (problem,) = errors(folder)
+    assert words in problem.message
+
+
+def test_half_a_picture_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    made = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        made, "PNG"
+    )
+    (folder / "paint.png").write_bytes(made.getvalue()[: len(made.getvalue()) // 2])
+    assert errors(folder)
+
+
+def test_pictures_that_are_too_much_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinue.apps.ar.filters.assets.MAX_PIXELS", 100)
+    folder = make(tmp_path, PAINT + PAINT + PAINT.replace("paint.png", "other.png"))
+    png(folder / "other.png")
+    (problem,) = errors(folder)
+    assert problem.key == "parts[2].file"
+    assert "together" in problem.message
+
+
+def test_large_pictures_are_made_smaller_and_transparent_colours_do_not_bleed(
+    tmp_path: Path,
+) -> None:
+    folder = make(tmp_path)
+    pixels = np.zeros((8, 4096, 4), np.uint8)
+    pixels[..., 1] = 255
+    pixels[:, ::2] = (200, 0, 0, 255)
+    Image.fromarray(pixels).save(folder / "paint.png")
+    texture = filters.load(folder).assets[0].texture
+    assert texture is not None
+    assert texture.pixels.shape == (4, 2048, 4)
+    assert np.abs(texture.pixels[1, 100].astype(int) - (200, 0, 0, 128)).max() <= 2
+
+
+def test_a_broken_model_is_told_by_its_name(tmp_path: Path) -> None:
+    folder = make(tmp_path, '[[parts]]\nkind = "model"\nfile = "a.glb"\n')
+    (folder / "a.glb").write_bytes(b"glTF\x02\0\0\0")
+    (problem,) = errors(folder)
+    assert problem.message.startswith("a.glb")
+
+
+def test_an_animation_that_is_not_there_is_told(tmp_path: Path) -> None:
+    made = filters.new("mine", tmp_path)
+    text = (made / "filter.toml").read_text()
+    model = 'file = "horn.glb"\n'
+    (made / "filter.toml").write_text(
+        text.replace(model, model + 'animation = "wave"\nshow = {when = "nod", play = "up"}\n')
+    )
+    found = errors(made)
+    assert [problem.key for problem in found] == ["parts[1].animation", "parts[1].show.play"]
+    assert "no animation 'wave'; it has: none" in found[0].message
+
+
+def test_warnings_do_not_stop_a_filter(tmp_path: Path) -> None:
+    head = 'occlusion = true\nformat = 1\nname = "other"\ntitle = "Other"\n'
+    folder = make(tmp_path, head=head)
+    png(folder / "paint.png", 1100)
+    (folder / "left-over.png").write_bytes(b"")
+    found = filters.check(folder)
+    assert filters.load(folder)
+    assert {problem.severity for problem in found} == {"warning"}
+    words = " ".join(str(problem) for problem in found)
+    for part in ("licence", "author", "'other' is not the folder's", "hides 3D models",
+                 "1100 x 1100", "left-over.png: no part uses it"):  # fmt: skip
+        assert part in words
+
+
+def test_every_key_of_every_kind_is_in_the_reference() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ar-filters.md").read_text("utf-8")
+    for model in (*KINDS.values(), FilterSpec):
+        for key in model.model_fields:
+            assert f"`{key}`" in page, f"{model.__name__}.{key}"
+    for name in (*KINDS, *USUAL):
+        assert f"`{name}`" in page, name
+
+
+def test_lines_of_nested_tables_are_found() -> None:
+    lines = Lines('a = 1\n[[parts]]\nx = 1\n[parts.show]\ny = 2\n[[parts]]\n"x" = 1\n')
+    places: list[tuple[Any, ...]] = [("a",), ("parts", 0, "x"), ("parts", 0, "show", "y"),
+                                     ("parts", 1, "x"), ("parts", 1, "z"), ("nothing",)]  # fmt: skip
+    assert [lines.of(place) for place in places] == [1, 3, 5, 7, 6, 0]
+
+
+# Templates
+
+
+def test_a_template_works_as_it_is(tmp_path: Path) -> None:
+    made = filters.new("my-first", tmp_path / "new" / "place")
+    assert made == tmp_path / "new" / "place" / "my-first"
+    found = filters.load(made)
+    assert found.spec.title == "My first"
+    assert [part.kind for part in found.spec.parts] == ["paint", "model", "sticker"]
+    assert {p.key for p in filters.check(made)} == {"license", "author"}
+    assert sorted(path.name for path in made.parent.iterdir()) == ["my-first"]
+
+
+@pytest.mark.parametrize("name", ["", "../up", "Dog", "a b", "-x", "x" * 64, "a/b"])
+def test_a_bad_name_makes_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="no name for a filter"):
+        filters.new(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(InvalidRequest, match="is there already"):
+        filters.new("dog", tmp_path)
+    (tmp_path / "cat").symlink_to("nowhere")
+    with pytest.raises(InvalidRequest, match="is there already"):
+        filters.new("cat", tmp_path)
+
+
+# Hot reload
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def touch(path: Path, text: str) -> None:
+    path.write_text(text)
+    stamp = path.stat().st_mtime_ns + 10_000_000
+    os.utime(path, ns=(stamp, stamp))
+
+
+def test_a_change_is_seen_and_a_bad_one_keeps_the_last_good(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    watched = filters.Watched(folder, clock=Clock())
+    first = watched.filter
+    assert not watched.poll()
+    touch(folder / "filter.toml", HEAD.replace("Mine", "Yours") + PAINT)
+    assert watched.poll()
+    assert watched.filter.spec.title == "Yours"
+    good = watched.filter
+    touch(folder / "filter.toml", HEAD + PAINT + "opasity = 1\n")
+    assert watched.poll()
+    assert watched.filter is good
+    assert watched.problem is not None
+    assert "did you mean 'opacity'" in watched.problem
+    assert not watched.poll()
+    (folder / "filter.toml").unlink()
+    assert watched.poll()
+    assert watched.filter is good
+    touch(folder / "filter.toml", HEAD + PAINT)
+    assert watched.poll()
+    assert watched.problem is None
+    assert watched.filter.spec.title == first.spec.title
+
+
+def test_a_changed_picture_is_seen(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    watched = filters.Watched(folder, clock=Clock())
+    png(folder / "paint.png", 16)
+    assert watched.poll()
+    texture = watched.filter.assets[0].texture
+    assert texture is not None
+    assert texture.pixels.shape == (16, 16, 4)
+
+
+def test_the_folder_is_not_looked_at_for_every_frame(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    now = [0.0]
+    watched = filters.Watched(folder, every=0.25, clock=lambda: now[0])
+    touch(folder / "filter.toml", HEAD.replace("Mine", "Yours") + PAINT)
+    now[0] = 0.2
+    assert not watched.poll()
+    now[0] = 0.3
+    assert watched.poll()
+
+
+def test_what_is_wrong_from_the_start_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(FilterInvalid):
+        filters.Watched(make(tmp_path, "[[parts]]\n"))
+    with pytest.raises(FilterInvalid, match="cannot be read"):
+        load_folder(tmp_path)
