@@ -20,6 +20,13 @@ DEFAULT_MODELS = (
     "efficientnet-lite0-search",
     "wordllama-text",
 )
+AR_MODELS = (
+    "blazeface-short-range",
+    "blazeface-full-range",
+    "face-mesh",
+    "face-mesh-attention",
+    "selfie-segmentation",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,4 +55,14 @@ def model_cache() -> Registry:
 @pytest.fixture(scope="session")
 def model_cache_dir(model_cache: Registry) -> Path:
     """The folder of `model_cache`, for the RETINUE_CACHE of a program under test."""
+    return CACHE
+
+
+@pytest.fixture(scope="session")
+def ar_cache_dir(model_cache: Registry) -> Path:
+    """The same folder, with the models of AR filters in it."""
+    from retinue.models.catalogue import find
+
+    for name in AR_MODELS:
+        model_cache.pull(find(name))
     return CACHE

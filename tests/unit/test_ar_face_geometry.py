@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retinue.apps.ar.face._small import invert
 from retinue.apps.ar.face.camera import Camera
 from retinue.apps.ar.face.roi import Roi
 from retinue.core.errors import InputNotFound, InvalidRequest
@@ -250,3 +251,22 @@ def test_near_squares() -> None:
     assert not roi.near(Roi(100, 100, 200, 0.05), 0.01)
     assert roi.near(Roi(100, 100, 200, math.tau), 0.01)
     assert roi.moved(3, -2) == Roi(103, 98, 200, 0.0)
+
+
+# -- small matrices ------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-100, 100), min_size=9, max_size=9))
+@settings(deadline=None)
+def test_the_inverse_is_numpys(values: list[float]) -> None:
+    matrix = np.array(values).reshape(3, 3)
+    inverse, determinant = invert(matrix)
+    size = np.abs(matrix).max() ** 3
+    assert determinant == pytest.approx(np.linalg.det(matrix), rel=1e-6, abs=1e-12 * size)
+    if abs(determinant) > 1e-4 * size > 0:
+        assert inverse @ matrix == pytest.approx(np.eye(3), abs=1e-6)
+
+
+def test_a_matrix_without_an_inverse_gives_zeros() -> None:
+    inverse, determinant = invert(np.ones((3, 3)))
+    assert not inverse.any() and determinant == 0

@@ -195,8 +195,8 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG that announces many pixels and holds none."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(
-            ">I", zlib.crc32(kind + data)
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
@@ -305,7 +305,7 @@ def test_every_key_of_every_kind_is_in_the_reference() -> None:
 def test_lines_of_nested_tables_are_found() -> None:
     lines = Lines('a = 1\n[[parts]]\nx = 1\n[parts.show]\ny = 2\n[[parts]]\n"x" = 1\n')
     places: list[tuple[Any, ...]] = [("a",), ("parts", 0, "x"), ("parts", 0, "show", "y"),
-                                     ("parts", 1, "x"), ("parts", 1, "z"), ("nothing",)]  # fmt: skip
+                                     ("parts", 1, "x"), ("parts", 1, "z"), ("no",)]  # fmt: skip
     assert [lines.of(place) for place in places] == [1, 3, 5, 7, 6, 0]
 
 

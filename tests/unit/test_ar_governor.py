@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from retinue.apps.ar.governor import LADDER, PATIENCE, WINDOW, Governor
@@ -60,7 +62,7 @@ def test_a_step_up_that_does_not_hold_is_tried_more_and_more_rarely() -> None:
         governor.note(25 if before == 0 else 6)
         if governor.level < before:
             steps.append(number)
-    gaps = [later - earlier for earlier, later in zip(steps, steps[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
     assert gaps and gaps[-1] > 4 * gaps[0]
 
 

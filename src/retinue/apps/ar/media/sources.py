@@ -17,6 +17,7 @@ from retinue.apps.ar.media.frames import Frame, Source
 from retinue.core.errors import (
     CorruptMedia,
     EmptyInput,
+    InputError,
     InputNotFound,
     MissingExtra,
     StorageError,
@@ -84,7 +85,10 @@ class ImageSource:
             data = path.read_bytes()
         if not data:
             raise EmptyInput(f"{path} has zero bytes")
-        self._image = decode(data, limits=limits)
+        try:
+            self._image = decode(data, limits=limits)
+        except InputError as error:
+            raise type(error)(f"{path}: {error.message}") from error
         self.width, self.height = self._image.width, self._image.height
 
     def __enter__(self) -> Self:

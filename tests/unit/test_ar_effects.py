@@ -1,0 +1,556 @@
+"""2D effects: where they change a frame, what they leave alone, and what their colours become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from retinue.apps.ar.effects import blend
+from retinue.apps.ar.effects.background import Background, cover
+from retinue.apps.ar.effects.distort import Warp, distort, moved, warps
+from retinue.apps.ar.effects.eyes import draw_iris, eyes
+from retinue.apps.ar.effects.live import (
+    MIRROR,
+    NORMALS,
+    axes,
+    curve,
+    depths,
+    facing,
+    in_space,
+    middle,
+    usable,
+)
+from retinue.apps.ar.effects.makeup import EYE, LIPS, MOUTH, makeup, sides
+from retinue.apps.ar.effects.sticker import Pyramid, sticker
+from retinue.apps.ar.face.camera import Camera
+from retinue.apps.ar.face.canonical import VERTICES
+from retinue.apps.ar.face.values import Face
+from retinue.apps.ar.filters.spec import (
+    BackgroundPart,
+    EyesPart,
+    MakeupPart,
+    Point,
+    StickerPart,
+)
+from retinue.testing.ar import Head, pose
+
+Pixels = NDArray[np.uint8]
+WIDTH, HEIGHT = 640, 480
+CAMERA = Camera.from_fov(WIDTH, HEIGHT)
+
+
+def face(points: int = 468, opacity: float = 1.0, **angles: Any) -> Face:
+    where = pose(**({"at": (0.0, 0.0, 30.0)} | angles))
+    return Face(1, 1.0, Head(where).seen(CAMERA, points), where, opacity=opacity)
+
+
+def gray(level: int = 128) -> Pixels:
+    return np.full((HEIGHT, WIDTH, 3), level, np.uint8)
+
+
+def skin() -> Pixels:
+    """A picture that is nowhere the same."""
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    return np.stack([90 + x // 8, 60 + y // 8, 110 + (x + y) // 16], -1).astype(np.uint8)
+
+
+def changed(before: Pixels, after: Pixels) -> NDArray[np.bool_]:
+    return np.asarray((before != after).any(axis=-1))
+
+
+def inside(shown: Face, ring: tuple[int, ...] | list[int]) -> NDArray[np.bool_]:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    outline = np.rint(shown.landmarks[list(ring), :2] - 0.5).astype(np.int32)
+    cv2.fillPoly(mask, [outline], 255)
+    return mask > 0
+
+
+def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    kernel = np.ones((2 * pixels + 1,) * 2, np.uint8)
+    return cv2.dilate(mask.astype(np.uint8), kernel) > 0
+
+
+# The live face
+
+
+def test_the_mesh_is_its_own_mirror_image() -> None:
+    assert (MIRROR[MIRROR] == np.arange(468)).all()
+    assert np.allclose(VERTICES[MIRROR] * (-1, 1, 1), VERTICES, atol=1e-3)
+    assert sides((33, 133)) == ([33, 133], [263, 362])
+    assert NORMALS[4, 2] > 0.9
+
+
+def test_landmarks_in_space_are_seen_where_they_are_in_the_picture() -> None:
+    for points in (468, 478):
+        shown = face(points, yaw=25, pitch=-10, roll=15, at=(12.0, 3.0, 45.0))
+        live = in_space(shown, CAMERA)
+        assert live.shape == (points, 3)
+        assert np.allclose(CAMERA.project(live), shown.landmarks[:, :2], atol=0.02)
+        # A canonical head is found where it is.
+        posed = VERTICES @ shown.pose.rotation.T + shown.pose.translation
+        assert np.allclose(live[:468], posed, atol=1e-3)
+        assert len(depths(shown)) == points
+
+
+def test_sides_that_turn_away_are_known() -> None:
+    shown = face(yaw=60)
+    assert facing(shown, 234) > 0.5 or facing(shown, 454) > 0.5
+    assert min(facing(shown, 234), facing(shown, 454)) < -0.2
+
+
+def test_axes_follow_the_roll_and_never_turn_over() -> None:
+    along, up = axes(face(roll=90))
+    assert np.allclose(along, (0, 1), atol=1e-6)
+    assert np.allclose(up, (1, 0), atol=1e-6)
+    assert axes(face(yaw=88))[0][0] > 0.9
+
+
+def test_a_curve_goes_through_its_points() -> None:
+    points = np.array([(0, 0), (4, 1), (6, 5), (2, 7)], np.float32)
+    assert np.allclose(curve(points, 3)[::3], points)
+    assert np.allclose(curve(points, 5, closed=True)[::5], points)
+    assert len(curve(points, 5, closed=True)) == 20
+
+
+def test_what_is_no_face_is_left_out() -> None:
+    shown = face()
+    assert usable(shown)
+    broken = shown.landmarks.copy()
+    broken[7, 1] = np.nan
+    far = shown.landmarks + 1e7
+    flat = np.zeros_like(shown.landmarks)
+    for points in (broken, far.astype(np.float32), flat):
+        assert not usable(Face(1, 1.0, points, shown.pose))
+    assert not usable(face(opacity=0.0))
+
+
+# Blending
+
+
+def truth(b: float, s: float, mode: str) -> float:
+    """As the module's documentation has it."""
+    formulas = {
+        "normal": s,
+        "multiply": b * s,
+        "screen": b + s - b * s,
+        "overlay": 2 * b * s if b <= 0.5 else 1 - 2 * (1 - b) * (1 - s),
+        "soft_light": (1 - 2 * s) * b**2 + 2 * s * b,
+    }
+    return formulas[mode]
+
+
+@pytest.mark.parametrize("mode", ["normal", "multiply", "screen", "overlay", "soft_light"])
+def test_pictures_blend_as_the_formulas_say(mode: Any) -> None:
+    random = np.random.default_rng(3)
+    base = random.integers(0, 256, (40, 50, 3), np.uint8)
+    over = random.integers(0, 256, (40, 50, 4), np.uint8)
+    over[:10, :, 3], over[10:20, :, 3] = 0, 255
+    seen = over.astype(float) / 255
+    drawn = over.copy()
+    drawn[..., :3] = np.rint(seen[..., :3] * seen[..., 3:] * 255)
+    made = base.copy()
+    blend.over(made, drawn, mode)
+    b, a = base / 255, seen[..., 3:]
+    mixed = np.vectorize(truth, excluded=[2])(b, seen[..., :3], mode)
+    assert np.abs(made - ((1 - a) * b + a * mixed) * 255).max() < 3.1
+    assert (made[:10] == base[:10]).all()
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_mixing_stays_between_both(old: int, new: int, mask: int, opacity: float) -> None:
+    pixels, target = np.full((3, 4, 3), old, np.uint8), np.full((3, 4, 3), new, np.uint8)
+    blend.mix(pixels, target, np.full((3, 4), mask, np.uint8), opacity)
+    share = mask / 255 * opacity
+    assert abs(float(pixels[0, 0, 0]) - (old + share * (new - old))) <= 1.6
+    assert min(old, new) - 1 <= int(pixels[1, 1, 1]) <= max(old, new) + 1
+
+
+def test_a_colour_keeps_the_light_of_what_it_covers() -> None:
+    pixels = np.repeat(np.linspace(60, 180, 100).astype(np.uint8)[None, :, None], 3, 2)
+    pixels = np.repeat(pixels, 20, 0)
+    before = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    blend.tint(pixels, np.full((20, 100), 255, np.uint8), "#a03050", "normal", 1.0, before)
+    after = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(float)
+    assert np.corrcoef(before[0], after[0])[0, 1] > 0.999
+    middle_ = pixels[0, 50].astype(float)
+    assert np.allclose(middle_, (0xA0, 0x30, 0x50), atol=4)
+
+
+# Make-up
+
+
+def makeup_part(region: str, **keys: Any) -> MakeupPart:
+    return MakeupPart.model_validate(
+        {"kind": "makeup", "region": region, "color": "#c02030", **keys}
+    )
+
+
+@pytest.mark.parametrize("region", ["lips", "eyelids", "eyeliner", "brows", "cheeks"])
+def test_make_up_stays_on_its_region(region: str) -> None:
+    shown = face()
+    frame = skin()
+    makeup(frame, shown, makeup_part(region), 1.0, True)
+    touched = changed(skin(), frame)
+    assert 40 < touched.sum() < 0.2 * WIDTH * HEIGHT
+    outline = np.ascontiguousarray(shown.landmarks[:, :2], np.float32)
+    hull = inside(shown, cv2.convexHull(outline, returnPoints=False).ravel())
+    assert not (touched & ~grown(hull, 2)).any()
+    rows, columns = np.nonzero(touched)
+    top, bottom = rows.mean(), columns.mean()
+    assert abs(bottom - shown.landmarks[4, 0]) < 3
+    places = {"lips": 14, "eyelids": 159, "eyeliner": 159, "brows": 105, "cheeks": 50}
+    assert abs(top - shown.landmarks[places[region], 1]) < 0.12 * shown.eye_distance
+
+
+def test_lips_take_the_colour_and_teeth_and_eyes_do_not() -> None:
+    head = Head(pose(at=(0.0, 0.0, 30.0)))
+    opened = VERTICES.astype(float).copy()
+    lower = [i for i in range(468) if opened[i, 1] < -4.3]
+    opened[lower, 1] -= 1.5
+    head = Head(head.pose, opened)
+    shown = Face(1, 1.0, head.seen(CAMERA), head.pose)
+    frame = gray()
+    makeup(frame, shown, makeup_part("lips"), 1.0, False)
+    mouth, lips = inside(shown, MOUTH), inside(shown, LIPS)
+    assert not changed(gray(), frame)[~grown(~mouth, 4)].any()
+    assert changed(gray(), frame)[~grown(~(lips & ~mouth), 4)].all()
+    frame = gray()
+    makeup(frame, shown, makeup_part("eyelids"), 1.0, False)
+    makeup(frame, shown, makeup_part("eyeliner"), 1.0, False)
+    assert not changed(gray(), frame)[~grown(~inside(shown, EYE), 3)].any()
+
+
+def test_edges_are_soft() -> None:
+    frame = gray()
+    shown = face()
+    makeup(frame, shown, makeup_part("lips", color="#000000", blend="multiply"), 1.0, False)
+    column = frame[:, round(float(shown.landmarks[17, 0])), 0].astype(int)
+    steps = np.abs(np.diff(column))
+    assert 0 < steps.max() < 110
+    assert column.min() < 10
+
+
+def test_gloss_adds_light_to_the_lower_lip_alone() -> None:
+    plain, glossy, shown = gray(), gray(), face()
+    makeup(plain, shown, makeup_part("lips"), 1.0, True)
+    makeup(glossy, shown, makeup_part("lips", finish="gloss"), 1.0, True)
+    brighter = (glossy.astype(int) - plain).max(axis=-1) > 4
+    assert brighter.any()
+    assert not (brighter & ~grown(inside(shown, LIPS), 2)).any()
+    simple = gray()
+    makeup(simple, shown, makeup_part("lips", finish="gloss"), 1.0, False)
+    assert (simple == plain).all()
+
+
+def test_opacity_and_fading_faces_scale_it() -> None:
+    sums = []
+    for opacity in (1.0, 0.5, 0.0):
+        frame = gray()
+        makeup(frame, face(opacity=opacity), makeup_part("lips"), 1.0, False)
+        sums.append(np.abs(frame.astype(int) - 128).sum())
+    assert sums[2] == 0
+    assert sums[1] == pytest.approx(sums[0] / 2, rel=0.1)
+
+
+def test_the_hidden_cheek_is_not_painted() -> None:
+    shown = face(yaw=65)
+    frame = gray()
+    makeup(frame, shown, makeup_part("cheeks"), 1.0, False)
+    touched = changed(gray(), frame)
+    near, far = (50, 280) if facing(shown, 50) > facing(shown, 280) else (280, 50)
+    column = np.nonzero(touched)[1].mean()
+    assert abs(column - shown.landmarks[near, 0]) < abs(column - shown.landmarks[far, 0])
+
+
+@pytest.mark.parametrize("at", [(-22.0, 0.0, 30.0), (0.0, 19.0, 30.0), (90.0, 0.0, 30.0)])
+@pytest.mark.parametrize("region", ["lips", "eyelids", "eyeliner", "brows", "cheeks"])
+def test_half_a_face_and_none_in_the_frame_are_no_error(
+    region: str, at: tuple[float, float, float]
+) -> None:
+    frame = gray()
+    makeup(frame, face(at=at), makeup_part(region, finish="gloss"), 1.0, True)
+    eyes(frame, face(478, at=at), EyesPart(kind="eyes"), draw_iris(EyesPart(kind="eyes")), 1.0)
+
+
+@pytest.mark.parametrize("away", [9.0, 500.0])
+def test_very_large_and_very_small_faces_are_no_error(away: float) -> None:
+    for region in ("lips", "eyelids", "eyeliner", "brows", "cheeks"):
+        frame = gray()
+        makeup(frame, face(at=(0.0, 0.0, away)), makeup_part(region, finish="gloss"), 1.0, True)
+
+
+# Eyes
+
+
+def test_irises_lie_inside_the_lids() -> None:
+    shown = face(478)
+    points = shown.landmarks.copy()
+    for first in (468, 473):
+        radius = 0.066 * shown.eye_distance
+        points[first + 1 : first + 5, :2] = points[first, :2] + radius * np.array(
+            [(1, 0), (0, -1), (-1, 0), (0, 1)]
+        )
+    for number, marks in enumerate((points, points[:468])):
+        one = Face(1, 1.0, marks, shown.pose)
+        frame = gray(150)
+        part = EyesPart(kind="eyes", color="#ff0000", size=1.4)
+        eyes(frame, one, part, draw_iris(part), 1.0)
+        touched = changed(gray(150), frame)
+        for side in (0, 1):
+            opening = inside(one, sides(EYE)[side])
+            assert (touched & opening).sum() > 30, number
+            touched &= ~grown(opening, 3)
+        assert not touched.any()
+
+
+def test_closed_eyes_show_nothing_and_lights_stay() -> None:
+    shown = face()
+    points = shown.landmarks.copy()
+    for side in (0, 1):
+        ring = sides(EYE)[side]
+        points[ring[9:], :2] = points[ring[1:8][::-1], :2]
+    frame = gray()
+    part = EyesPart(kind="eyes")
+    eyes(frame, Face(1, 1.0, points, shown.pose), part, draw_iris(part), 1.0)
+    assert not changed(gray(), frame).any()
+    bright = gray(250)
+    eyes(bright, shown, part, draw_iris(part), 1.0)
+    assert not changed(gray(250), bright).any()
+
+
+def test_a_drawn_iris_is_round_and_has_its_pupil() -> None:
+    slit = draw_iris(EyesPart(kind="eyes", pupil="slit", color="#c8d020"))
+    whole = draw_iris(EyesPart(kind="eyes", color="#c8d020"))
+    assert (slit == draw_iris(EyesPart(kind="eyes", pupil="slit", color="#c8d020"))).all()
+    assert slit[0, 0, 3] == 0
+    assert slit[64, 64, 3] == 255
+    assert slit[64, 64, :3].max() < 30
+    assert slit[100, 64, :3].max() < 30 < whole[105, 64, :3].max()
+    assert slit[64, 94, :3].max() > 100
+
+
+# Stickers
+
+
+def sticker_part(**keys: Any) -> StickerPart:
+    return StickerPart.model_validate({"kind": "sticker", "file": "x.png", "at": 4, **keys})
+
+
+def test_a_sticker_has_its_size_and_place_and_follows_the_head() -> None:
+    picture = np.zeros((40, 80, 4), np.uint8)
+    picture[...] = (10, 250, 10, 255)
+    for roll in (0.0, 90.0):
+        shown, frame = face(roll=roll), gray()
+        part = sticker_part(size=0.5, offset=[0.2, 0.3])
+        sticker(frame, shown, part, Pyramid.of(picture), 1.0, 0.0)
+        rows, columns = np.nonzero(changed(gray(), frame))
+        unit = shown.eye_distance
+        along, up = axes(shown)
+        center = middle(shown.landmarks, (4,)) + unit * (0.2 * along + 0.3 * up)
+        assert abs(columns.mean() + 0.5 - center[0]) < 1
+        assert abs(rows.mean() + 0.5 - center[1]) < 1
+        sizes = np.ptp(columns) + 1, np.ptp(rows) + 1
+        wanted = (0.5 * unit, 0.25 * unit)[:: 1 if roll == 0 else -1]
+        assert sizes == pytest.approx(wanted, abs=2)
+
+
+def test_a_sticker_rises_fades_and_starts_over() -> None:
+    picture = np.full((32, 32, 4), 255, np.uint8)
+    part = sticker_part(size=0.2, rise=1.0, period=2.0)
+    tops, weights = [], []
+    for seconds in (0.4, 1.0, 1.6, 2.0, 2.4):
+        frame = gray(0)
+        sticker(frame, face(), part, Pyramid.of(picture), 1.0, seconds)
+        weights.append(int(frame.max()))
+        tops.append(int(np.nonzero(frame.max(axis=(1, 2)))[0].min()) if frame.any() else -1)
+    assert tops[0] > tops[1] > tops[2]
+    assert tops[3] == -1
+    assert tops[4] == tops[0]
+    assert weights[1] == 255 > weights[2]
+
+
+def test_small_stickers_are_averaged() -> None:
+    checker = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    picture = np.dstack([checker] * 3 + [np.full_like(checker, 255)])
+    frame = gray(0)
+    sticker(frame, face(), sticker_part(size=0.1), Pyramid.of(picture), 1.0, 0.0)
+    seen = frame[changed(gray(0), frame)]
+    assert np.abs(np.median(seen) - 127) < 12
+
+
+# Distortion
+
+
+def point(**keys: Any) -> Point:
+    return Point.model_validate({"at": 4, "radius": 0.5, "strength": 1.0, **keys})
+
+
+@pytest.mark.parametrize("kind", ["grow", "shrink", "pull"])
+def test_a_warp_changes_its_circle_alone_and_does_not_fold(kind: str) -> None:
+    shown = face()
+    (warp,) = warps(shown, [point(kind=kind, direction=[1, 0.5])], 1.0)
+    frame = skin()
+    distort(frame, [warp])
+    rows, columns = np.nonzero(changed(skin(), frame))
+    away = np.hypot(columns + 0.5 - warp.x, rows + 0.5 - warp.y)
+    assert away.max() <= warp.radius + 1
+    assert len(away) > 0.25 * np.pi * warp.radius**2
+    line = np.linspace(-1.2, 1.2, 400, dtype=np.float32) * warp.radius
+    for across in (-0.4, 0.0, 0.4):
+        other = np.full_like(line, across * warp.radius)
+        x, y = line + warp.x, other + warp.y
+        assert (np.diff(x + warp.offset(x, y)[0]) > 0).all()
+
+
+def test_growing_makes_larger_and_shrinking_smaller() -> None:
+    shown = face()
+    areas = []
+    for kind in ("grow", "shrink", None):
+        frame = gray(0)
+        x, y = (round(float(value)) for value in shown.landmarks[4, :2])
+        cv2.circle(frame, (x, y), 12, (255, 255, 255), -1)
+        distort(frame, warps(shown, [point(kind=kind)] if kind else [], 1.0))
+        areas.append(int((frame[..., 0] > 127).sum()))
+    assert areas[0] > 1.5 * areas[2] > 1.5 * 1.2 * areas[1]
+
+
+def test_landmarks_go_with_the_picture() -> None:
+    shown = face()
+    points = [point(at=[159, 145], kind="grow"), point(at=152, kind="pull", direction=[0, -1])]
+    local = warps(shown, points, 1.0)
+    after = moved(shown, local)
+    for index in (159, 133, 152, 33, 17):
+        frame = gray(0)
+        place = shown.landmarks[index, :2]
+        cv2.circle(
+            frame, tuple(np.rint((place - 0.5) * 16).astype(int)), 48, (255, 255, 255), -1,
+            cv2.LINE_AA, shift=4,
+        )  # fmt: skip
+        distort(frame, local)
+        weight = frame[..., 0].astype(float)
+        center = np.array([(weight.sum(axis) * np.arange(weight.shape[1 - axis])).sum()
+                           for axis in (0, 1)]) / weight.sum() + 0.5  # fmt: skip
+        assert np.hypot(*(center - after.landmarks[index, :2])) < 1.5, index
+    assert (after.landmarks[10] == shown.landmarks[10]).all()
+    assert moved(shown, []) is shown
+
+
+def test_directions_turn_with_the_head() -> None:
+    (warp,) = warps(face(roll=90), [point(kind="pull", direction=[0, 1])], 1.0)
+    assert warp.push[0] > 5
+    assert abs(warp.push[1]) < 1e-6
+
+
+def test_warps_at_the_edge_of_the_frame_are_no_error() -> None:
+    frame = skin()
+    distort(frame, [Warp(0.0, 0.0, 80.0, 0.4), Warp(700.0, 470.0, 90.0, push=(30.0, 0.0))])
+    distort(frame, [Warp(-500.0, 0.0, 80.0, 0.4)])
+
+
+# Background
+
+
+class Still:
+    """A segmenter whose answer is set."""
+
+    def __init__(self, mask: NDArray[np.floating]) -> None:
+        self.mask_, self.calls = mask.astype(np.float32), 0
+
+    def small(self, frame: Pixels) -> NDArray[np.float32]:
+        self.calls += 1
+        return self.mask_
+
+
+def half() -> NDArray[np.float32]:
+    mask = np.zeros((64, 64), np.float32)
+    mask[:, 32:] = 1
+    return mask
+
+
+def background(mode: str, **keys: Any) -> BackgroundPart:
+    return BackgroundPart.model_validate({"kind": "background", "mode": mode, **keys})
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_people_stay_and_what_is_behind_them_is_replaced(fine: bool) -> None:
+    frame = gray(90)
+    frame[:, 320:] = 200
+    before = frame.copy()
+    behind = Background(background("color", color="#0000ff"))
+    behind.look(frame, Still(half()), 0.0, fine=fine)
+    behind.apply(frame, 1.0, fine=fine)
+    assert (frame[:, 350:] == before[:, 350:]).all()
+    assert (frame[:, :290] == (0, 0, 255)).all()
+
+
+def test_the_edge_follows_the_picture() -> None:
+    """The mask is 12 pixels off; the frame knows better."""
+    frame = gray(60)
+    frame[:, 332:] = 200
+    behind = Background(background("color", color="#ff0000"))
+    behind.look(frame, Still(half()), 0.0, fine=True)
+    behind.apply(frame, 1.0, fine=True)
+    red = (frame == (255, 0, 0)).all(axis=-1)
+    assert red[:, 300].all()
+    assert not red[:, 336].any()
+
+
+def test_a_mask_hardly_flickers_and_follows_what_moves() -> None:
+    behind = Background(background("color", color="#000000"))
+    frame = gray(200)
+    behind.look(frame, Still(np.full((32, 32), 0.45)), 0.0, fine=True)
+    behind.look(frame, Still(np.full((32, 32), 0.55)), 0.03, fine=True)
+    assert behind._mask is not None
+    assert behind._mask.mean() == pytest.approx(0.504, abs=0.02)
+    behind.look(frame, Still(np.ones((32, 32))), 0.06, fine=True)
+    assert behind._mask.min() == pytest.approx(1.0)
+    behind.look(frame, Still(np.full((32, 32), 0.9)), 5.0, fine=True)
+    assert behind._mask.max() == pytest.approx(0.9)
+
+
+def test_with_less_quality_every_second_frame_is_segmented() -> None:
+    behind, seen = Background(background("blur")), Still(half())
+    for number in range(6):
+        behind.look(gray(), seen, number / 30, fine=False)
+    assert seen.calls == 3
+
+
+def test_blur_keeps_people_sharp_and_does_not_smear_them() -> None:
+    stripes = gray(40)
+    stripes[:, ::8] = 120
+    stripes[:, 320:] = (255, 0, 0)
+    frame = stripes.copy()
+    behind = Background(background("blur", strength=1.0))
+    behind.look(frame, Still(half()), 0.0, fine=True)
+    behind.apply(frame, 1.0, fine=True)
+    assert (frame[:, 350:] == stripes[:, 350:]).all()
+    # So strong a blur reaches 60 pixels, and would turn these red.
+    left = frame[:, :285].astype(int)
+    assert left[..., 0].std() < 0.25 * stripes[:, :285, 0].std()
+    assert (left[..., 0] - left[..., 1]).max() < 20
+
+
+def test_a_strength_between_mixes() -> None:
+    frame = gray(100)
+    behind = Background(background("color", color="#c8c8c8"))
+    behind.look(frame, Still(np.zeros((16, 16))), 0.0, fine=True)
+    behind.apply(frame, 0.5, fine=True)
+    assert np.abs(frame.astype(int) - 150).max() <= 2
+
+
+def test_a_picture_covers_the_frame_and_keeps_its_shape() -> None:
+    picture = np.zeros((100, 400, 4), np.uint8)
+    picture[..., 3] = 255
+    picture[:, :100, 0] = picture[:, 300:, 0] = 255
+    picture[:, 100:300, 1] = 255
+    made = cover(picture, 200, 100)
+    assert made.shape == (100, 200, 3)
+    assert (made[..., 1] > 250).mean() > 0.98
+    assert cover(picture[:, :, :], 1, 700).shape == (700, 1, 3)
