@@ -29,6 +29,9 @@ BENCHMARKS = (
     "int8",
     "hot_swap",
     "guard",
+    "ar_pose",
+    "ar_jitter",
+    "ar",
 )
 
 

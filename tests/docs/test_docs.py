@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import skimage.data  # type: ignore[import-untyped]
 
+from retinue.apps.ar.settings import ArSettings
 from retinue.apps.detect.settings import DetectSettings
 from retinue.apps.search.settings import SearchSettings
 from retinue.core.settings import Settings, load_settings
@@ -76,11 +77,11 @@ def server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", pages_with("bash", "python"), ids=_name)
-def test_code_blocks_run(page: Path, folder: Path, model_cache_dir: Path) -> None:
+def test_code_blocks_run(page: Path, folder: Path, ar_cache_dir: Path) -> None:
     shell = blocks(page, "bash")
     code = "\n".join(blocks(page, "python"))
     cache = folder / "cache"
-    shutil.copytree(model_cache_dir, cache, ignore=shutil.ignore_patterns("demo-photos"))
+    shutil.copytree(ar_cache_dir, cache, ignore=shutil.ignore_patterns("demo-photos"))
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RETINUE_CACHE": str(cache),
@@ -117,6 +118,7 @@ def test_settings_and_cards_shown_are_valid(page: Path, tmp_path: Path) -> None:
         settings = load_settings(file)
         DetectSettings.model_validate(settings.apps.get("detect", {}))
         SearchSettings.model_validate(settings.apps.get("search", {}))
+        ArSettings.model_validate(settings.apps.get("ar", {}))
 
 
 def test_the_settings_page_shows_every_setting_with_its_default() -> None:
@@ -127,6 +129,7 @@ def test_the_settings_page_shows_every_setting_with_its_default() -> None:
     assert shown.pop("apps") == {
         "detect": DetectSettings().model_dump(),
         "search": SearchSettings().model_dump(mode="json"),
+        "ar": ArSettings().model_dump(),
     }
     assert shown == defaults
 

@@ -24,8 +24,8 @@ FADE_YAW: Final = (60.0, 80.0)
 FADE_SCORE: Final = (0.5, 0.8)
 HELD: Final = 0.015
 """Share of its side by which the square may be off before it is moved. A square that trembles with
-the landmarks that it came from makes them tremble: at rest, holding it takes the noise that is
-left after smoothing to a fifth."""
+the landmarks that it came from makes them tremble: at rest, holding it nearly halves the jitter
+that smoothing leaves."""
 _MAX_LEAD: Final = 0.25
 _SAME_PLACE, _SAME_SIZE = 0.5, 2.0
 _DOUBLE_PLACE, _DOUBLE_SIZE = 0.35, 1.6

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from retinue.apps.ar.face._small import invert
 from retinue.apps.ar.face.canonical import BASIS, BASIS_WEIGHTS, VERTICES
 from retinue.apps.ar.face.values import Pose
 from retinue.core.errors import InvalidRequest
@@ -106,14 +107,14 @@ def _localise(landmarks: NDArray[np.floating], distance: float) -> Points:
     known = landmarks[BASIS].astype(np.float64)
     used = landmarks[_USED].astype(np.float64)
     affine = _TO_AFFINE @ known
-    scale = abs(float(np.linalg.det(affine[:3]))) ** (1 / 3)
+    scale = abs(invert(affine[:3])[1]) ** (1 / 3)
     if not scale > 0 or not distance > 0:
         return _CANONICAL
     for points in (known, used):
         points -= affine[3]
         points[:, :2] *= 1 + points[:, 2:] / (scale * distance)
     affine = _TO_AFFINE @ known
-    local = (used - affine[3]) @ np.linalg.inv(affine[:3])
+    local = (used - affine[3]) @ invert(affine[:3])[0]
     return dict(zip(_USED, local.tolist(), strict=True))
 
 

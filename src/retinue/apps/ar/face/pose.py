@@ -37,6 +37,7 @@ _SMALL_STEP: Final = 2e-3
 _JUMP: Final = 0.35
 """A cost above the square of this share of the head's size says that the last pose is of no use."""
 _MIN_DEPTH: Final = 1.0
+_NEXT, _LAST = [1, 2, 0], [2, 0, 1]
 _MIN_SIZE: Final = 1e-6
 _ALL_ROOTS: Final[F64] = np.sqrt(_WEIGHTS) * np.sqrt([[1.0], [1.0], [DEPTH_WEIGHT]])
 """(3, 33): of the residuals of both slopes and the depth."""
@@ -84,11 +85,11 @@ class _Problem:
             raise InvalidRequest("landmarks are not finite; the face network failed on this crop")
         self.slopes = np.ascontiguousarray(camera.rays(seen[:, :2]).T)
         self._focal = math.sqrt(camera.matrix[0, 0] * camera.matrix[1, 1])
-        centre = self.slopes @ _WEIGHTS
-        self.ray = np.append(centre, 1.0) / math.sqrt(1 + centre @ centre)
-        self.depths = (seen[:, 2] - _WEIGHTS @ seen[:, 2]) / self._focal
-        spread = self.slopes - centre[:, None]
-        self.size = math.sqrt(float((spread * spread).sum(axis=0) @ _WEIGHTS))
+        x, y = (self.slopes @ _WEIGHTS).tolist()
+        self.ray = np.array([x, y, 1.0]) / math.sqrt(1 + x * x + y * y)
+        self.depths = (seen[:, 2] - seen[:, 2] @ _WEIGHTS) / self._focal
+        squares = float((self.slopes * self.slopes @ _WEIGHTS).sum())
+        self.size = math.sqrt(max(squares - x * x - y * y, 0.0))
         if self.size < _MIN_SIZE:
             raise InvalidRequest("landmarks lie all in one place; the face network failed")
 
@@ -172,10 +173,10 @@ def _linearise(problem: _Problem, rotation: F64, translation: F64) -> tuple[floa
     The parameters are a small rotation about the points' middle, and the translation in units of
     its depth.
     """
-    x, y, z = turned = rotation @ _CENTRED.T
+    turned = rotation @ _CENTRED.T
     middle = rotation @ _CENTRE + translation
     unit, distance = float(translation[2]), float(middle[2])
-    near = 1.0 / np.maximum(z + distance, _MIN_DEPTH)
+    near = 1.0 / np.maximum(turned[2] + distance, _MIN_DEPTH)
     slopes = (turned[:2] + middle[:2, None]) * near
     depths = (problem.ray @ turned) * (1.0 / distance)
     jacobian = np.empty((6, 3, len(_POINTS)))
@@ -190,9 +191,8 @@ def _linearise(problem: _Problem, rotation: F64, translation: F64) -> tuple[floa
     moved[:, 2] = problem.ray[:, None] * (1.0 / distance)
     moved *= _ALL_ROOTS
     # ... which it does, when the head turns, across itself.
-    jacobian[0] = y * moved[2] - z * moved[1]
-    jacobian[1] = z * moved[0] - x * moved[2]
-    jacobian[2] = x * moved[1] - y * moved[0]
+    along = turned[:, None]
+    jacobian[:3] = along[_NEXT] * moved[_LAST] - along[_LAST] * moved[_NEXT]
     moved[:, :2] *= unit
     # Depths count from the middle: they do not change with it, but shrink with its distance.
     moved[:2, 2] = 0.0

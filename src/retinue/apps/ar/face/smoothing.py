@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from retinue.apps.ar.face._small import invert
 from retinue.apps.ar.face.canonical import EYE_DISTANCE_CM, VERTICES
 from retinue.core.errors import InvalidRequest
 
@@ -250,11 +251,10 @@ class LandmarkFilter:
             return self.predict(0.0)
         affine = (_TO_AFFINE @ points[: len(VERTICES)]).astype(np.float64)
         eye = math.dist(points[33].tolist(), points[263].tolist())
-        volume = abs(float(np.linalg.det(affine[:3])))
-        if not volume * EYE_DISTANCE_CM**3 > _MIN_VOLUME * eye**3:
+        inverse, volume = invert(affine[:3])
+        if not abs(volume) * EYE_DISTANCE_CM**3 > _MIN_VOLUME * eye**3:
             self.reset()
             return points
-        inverse = np.linalg.inv(affine[:3])
         local = points @ inverse.astype(np.float32)
         local -= (affine[3] @ inverse).astype(np.float32)
         new = affine.ravel()
