@@ -23,6 +23,10 @@ CAT: Palette = {
 }
 
 
+HAIR = (-0.4, 0.8, 0.0)
+"""How far hair lifts the right ear off the skull, where its root stays."""
+
+
 def ear_texture(palette: Palette, size: int, seed: int, dark: float) -> bytes:
     """Left half the inside, right half the outside, the base on top; hairs run to the tip."""
     height, half = size, size // 2
@@ -98,7 +102,7 @@ def dog_ears(detail: tuple[int, int], perk: float = 0.0) -> Mesh:
         ear(np.array(spine) * (1 - perk) + np.array(raised) * perk, across, width, cup, detail)
         for spine in spines
     )
-    return right + left.mirrored()
+    return right.moved(HAIR) + left.moved(HAIR).mirrored()
 
 
 def nose(size: ArrayLike, detail: tuple[int, int]) -> Mesh:
@@ -219,7 +223,7 @@ def cat_ears(detail: tuple[int, int]) -> Mesh:
         [0.42, 0.46, 0.5, 0.5, 0.4],
         detail,
         0.3,
-    )
+    ).moved(HAIR)
     return right + right.mirrored()
 
 
@@ -234,7 +238,7 @@ def whiskers(sides: int, steps: int) -> Mesh:
     ):
         a, b = np.array(start), np.array(end)
         middle = (a + b) / 2 + (0, bow, 0.9)
-        radius = 0.075 * np.linspace(1, 0.0, steps) ** 0.6
+        radius = 0.11 * np.linspace(1, 0.0, steps) ** 0.5
         radius[0] = 0.0
         found.append(tube(curve([a, middle, b], steps), radius, sides))
     right = found[0] + found[1] + found[2] + found[3]

@@ -30,8 +30,19 @@ SIZE, FINE = 256, 3
 SKIN = "#c99a82"
 OPEN_MOUTH = {"dog"}
 SMILE = {"hearts"}
-SHIFT = {"party-hat": 5.2, "crown": 3.0, "dog": 3.0, "cat-eyes": 3.2, "hearts": 2.6}
-CLOSE = {"lipstick": 40.0, "big-eyes": 42.0, "tiger": 46.0, "butterfly": 46.0, "party-hat": 62.0}
+# Centimetres, down and away, for what is large or small.
+SHIFT = {"party-hat": 5.2, "crown": 4.2, "dog": 2.0, "cat-eyes": 4.2, "hearts": 3.4}
+AWAY = {
+    "lipstick": 40.0,
+    "big-eyes": 42.0,
+    "tiger": 46.0,
+    "butterfly": 46.0,
+    "party-hat": 62.0,
+    "dog": 62.0,
+    "crown": 58.0,
+    "cat-eyes": 58.0,
+    "hearts": 58.0,
+}
 
 
 def skin(size: int = 768) -> NDArray[np.uint8]:
@@ -153,7 +164,7 @@ def _pose(name: str, turned: float = -16.0) -> Pose:
     about_x = np.array(
         [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
     )
-    away = CLOSE.get(name, 54.0)
+    away = AWAY.get(name, 54.0)
     return Pose(about_y @ about_x @ FRONTAL, np.array([0.6, SHIFT.get(name, 0.6), away]))
 
 

@@ -107,12 +107,12 @@ GOLD = Material("gold", linear("#ffcb52"), 1.0, 0.3, emissive=(0.075, 0.042, 0.0
 
 
 def _on_head(mesh: Mesh) -> Mesh:
-    return mesh.moved((0.0, 8.45, -3.35), turn(x=-7.0))
+    return mesh.moved((0.0, 9.3, -3.35), turn(x=-7.0))
 
 
 def _ring(angle: Floats, height: Floats, out: float = 0.0) -> Floats:
     """Points round the crown's wall, which opens upwards."""
-    radius = 7.5 + out + 0.16 * height + 0.012 * height**2
+    radius = 7.7 + out + 0.16 * height + 0.012 * height**2
     return np.stack([radius * np.sin(angle), height, radius * np.cos(angle) * 1.13], -1)
 
 
@@ -253,12 +253,12 @@ def _ruffle(columns: int) -> Mesh:
 def _string(sides: int, steps: int) -> Mesh:
     """The elastic: from the brim past the cheeks to below the chin."""
     right = curve(
-        [(4.6, 11.0, -2.6), (6.9, 8.0, -2.2), (7.95, 3.5, -1.7), (7.95, -0.5, -1.6),
+        [(4.5, 11.6, -2.6), (7.0, 8.2, -2.2), (7.95, 3.5, -1.7), (7.95, -0.5, -1.6),
          (7.0, -4.6, -0.4), (4.6, -8.2, 1.7), (2.2, -9.75, 3.3), (0.0, -10.0, 3.7)],
         steps,
     )  # fmt: skip
     path = np.concatenate([right, (right * (-1, 1, 1))[-2::-1]])
-    return tube(path, 0.075, sides, up=(0, 0, 1))
+    return tube(path, 0.1, sides, up=(0, 0, 1))
 
 
 def party_hat(detail: float = 1.0) -> bytes:
@@ -271,7 +271,7 @@ def party_hat(detail: float = 1.0) -> bytes:
     frill = _ruffle(108 if full else 36)
 
     def place(mesh: Mesh) -> Mesh:
-        return mesh.moved((0.6, 11.0, -2.6), turn(x=-6, z=-9))
+        return mesh.moved((0.6, 11.6, -2.6), turn(x=-6, z=-9))
 
     top = _pompom(18, 30) if full else _pompom(7, 10)
     gold = Material("frill", linear("#ffd23f"), 0.0, 0.5, double_sided=True)

@@ -12,7 +12,6 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from retinue.apps.ar.effects.live import F32, Patch, Pixels, axes, middle
 from retinue.apps.ar.face.values import Face
@@ -20,7 +19,7 @@ from retinue.apps.ar.filters.spec import Point
 
 # The most of each kind that still keeps neighbours apart, with some room.
 _MOST: Final = {"grow": 0.45, "shrink": -0.45, "pull": 0.3}
-_ROUNDS: Final = 6
+_ROUNDS: Final = 5
 STEP: Final = 4
 """Pixels between two places where the map is computed: it changes slowly."""
 
@@ -123,14 +122,12 @@ def _look_up(frame: Pixels, patch: Patch, offset_x: F32, offset_y: F32) -> None:
     # What is looked up lies within the warps' own circles, but for the frame's edges.
     offset_x += np.arange(width, dtype=np.float32)
     offset_y += np.arange(height, dtype=np.float32)[:, None]
-    moved = cv2.remap(
-        np.ascontiguousarray(patch.pixels),
-        offset_x,
-        offset_y,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
+    # With four channels OpenCV's remap takes a third of the time that it does with three.
+    padded = cv2.cvtColor(patch.pixels, cv2.COLOR_RGB2RGBA)
+    shown = cv2.remap(
+        padded, offset_x, offset_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    patch.pixels[:] = moved
+    patch.pixels[:] = cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB)
 
 
 def moved(face: Face, local: Sequence[Warp]) -> Face:
@@ -138,12 +135,18 @@ def moved(face: Face, local: Sequence[Warp]) -> Face:
     if not local:
         return face
     points = face.landmarks.copy()
-    start: NDArray[np.float32] = points[:, :2].copy()
+    start: F32 = points[:, :2].T.copy()
+    center, push = (
+        np.array(values, np.float32).T[..., None]
+        for values in ([(w.x, w.y) for w in local], [w.push for w in local])
+    )
+    flat = np.array([1 / w.radius**2 for w in local], np.float32)[:, None]
+    scale = np.array([w.scale for w in local], np.float32)[:, None]
+    now = start
     # A place p shows what was at p + offset(p): find the p that shows the landmark.
     for _ in range(_ROUNDS):
-        now = points[:, :2]
-        total = np.zeros_like(now)
-        for warp in local:
-            total += np.stack(warp.offset(now[:, 0], now[:, 1]), axis=1)
-        points[:, :2] = start - total
+        away = now[:, None] - center
+        inside = np.maximum(0, 1 - (away[0] ** 2 + away[1] ** 2) * flat)
+        now = start + (inside * inside * (scale * away + push)).sum(axis=1)
+    points[:, :2] = now.T
     return replace(face, landmarks=points)

@@ -20,6 +20,7 @@ IRIS_RADIUS: Final = 0.066
 _WHITE: Final = 170.0
 _FIRST: Final = 468
 _LID_AT: Final = 159
+_LIDS: Final = (159, 145)
 _LIGHTS = np.clip((np.arange(256) - 185.0) / 45, 0, 1)
 LIGHTS: Final[Pixels] = np.rint(255 * (1 - _LIGHTS)).astype(np.uint8)
 """By luminance, how far the new iris covers it: lights that are mirrored in the eye stay."""
@@ -84,6 +85,10 @@ def _eye(
     if patch is None:
         return
     center, across, up = _iris(face, side)
+    lids = points[sides(_LIDS)[side], :2]
+    opacity *= _open(float(np.linalg.norm(lids[0] - lids[1])), float(np.hypot(*up)))
+    if opacity <= 0:
+        return
     across, up = across * size, up * size
     height, width = patch.size
     drawn = cv2.warpAffine(
@@ -106,6 +111,11 @@ def _eye(
     mix(patch.pixels, target, np.asarray(shown, np.uint8), opacity)
 
 
+def _open(gap: float, radius: float) -> float:
+    """Return how far an iris is shown between lids that are nearly closed, in [0, 1]."""
+    return min(1.0, max(0.0, (gap - 0.15 * radius) / (0.4 * radius)))
+
+
 def _light(gray: Pixels, mask: Pixels) -> float:
     """Return how bright an eye is, in [0.3, 1]: its white against one in good light."""
     inside = gray[mask > 127]
@@ -125,7 +135,7 @@ def _iris(face: Face, side: int) -> tuple[F32, F32, F32]:
         high = float(np.linalg.norm(ring[2] - ring[4])) / 2
         return ring[0], along * max(wide, 0.5), above * max(high, 0.5)
     radius = IRIS_RADIUS * face.eye_distance
-    center = middle(points, sides((159, 145))[side]).astype(np.float32)
+    center = middle(points, sides(_LIDS)[side]).astype(np.float32)
     turned = max(0.3, float(np.linalg.norm(face.pose.rotation[:2, 0])))
     return center, along * radius * turned, above * radius
 

@@ -97,15 +97,15 @@ def turned_to_us(face: Face, vertex: int, low: float = 0.05, high: float = 0.35)
     return share * share * (3 - 2 * share)
 
 
-def axes(face: Face) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return unit vectors in the picture: along the eyes to the right, and up from them."""
-    along = (face.landmarks[263, :2] - face.landmarks[33, :2]).astype(np.float64)
-    length = float(np.hypot(*along))
-    along = along / length if length > 1e-6 else np.array([1.0, 0.0])
-    if along @ face.pose.rotation[:2, 0] < 0:
-        # Seen from the side the corners may change places; the pose does not.
-        along = -along
-    return along, np.array([along[1], -along[0]])
+def axes(face: Face) -> tuple[F64, F64]:
+    """Return unit vectors in the picture: to the right of the head's up, and that up itself.
+
+    They are the pose's: seen from the side, the eyes' line says nothing of the roll.
+    """
+    up = np.asarray(face.pose.rotation[:2, 1], np.float64)
+    length = float(np.hypot(*up))
+    up = up / length if length > 1e-6 else np.array([0.0, -1.0])
+    return np.array([-up[1], up[0]]), up
 
 
 def middle(points: NDArray[np.float32], at: Sequence[int]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -67,11 +67,13 @@ class Area:
         patch: Of the frame.
         scale: The mask's pixels for one of the frame's.
         mask: (h, w) uint8.
+        within: (N, 2) outline beyond which nothing is coloured.
     """
 
     patch: Patch
     scale: float
     mask: Pixels
+    within: F32 | None = None
 
     @classmethod
     def around(cls, frame: Pixels, points: F32, margin: float, sigma: float = 0.0) -> Area | None:
@@ -103,11 +105,15 @@ class Area:
     def full(self) -> Pixels:
         """Return the mask at the patch's size."""
         height, width = self.patch.size
-        if self.mask.shape == (height, width):
-            return self.mask
-        return np.asarray(
-            cv2.resize(self.mask, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8
-        )
+        mask = self.mask
+        if mask.shape != (height, width):
+            enlarged = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+            mask = np.asarray(enlarged, np.uint8)
+        if self.within is not None:
+            inside = np.zeros_like(mask)
+            cv2.fillPoly(inside, [self.patch.fixed(self.within)], 255, cv2.LINE_AA, shift=4)
+            mask = np.minimum(mask, inside)
+        return mask
 
 
 def makeup(frame: Pixels, face: Face, part: MakeupPart, strength: float, fine: bool) -> None:
@@ -232,7 +238,9 @@ def _cheek(frame: Pixels, face: Face, side: int, size: float) -> Area | None:
         return None
     area.fill(curve(outline, closed=True))
     area.soft(edge)
-    return area
+    # What is softer than the way to the face's edge must not colour what is behind.
+    whole = cv2.convexHull(np.ascontiguousarray(face.landmarks[:, :2], np.float32))
+    return replace(area, within=np.asarray(whole, np.float32).reshape(-1, 2))
 
 
 def _gloss(pixels: Pixels, gray: Pixels, mask: Pixels, opacity: float) -> None:

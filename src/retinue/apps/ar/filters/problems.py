@@ -103,7 +103,7 @@ def problems_of(error: ValidationError, said: Mapping[str, Any], lines: Lines) -
     for item in error.errors(include_url=False):
         where = _real(item["loc"], said)
         # Where an item of a list is wrong, pydantic also counts it as missing.
-        if item["type"] == "too_short" and isinstance(_at(said, where), list) and _at(said, where):
+        if item["type"] == "too_short" and _at(said, where) != []:
             continue
         message = _message(item["type"], where, item, said)
         found.append(Problem("error", FILE, message, spell(where), lines.of(where)))
@@ -127,7 +127,7 @@ def _at(said: Any, where: Where) -> Any:
 
 
 def _message(kind: str, where: Where, item: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    value = _at(said, where)
+    value = item["input"]
     context: Mapping[str, Any] = item.get("ctx", {})
     if kind == "extra_forbidden":
         keys = sorted(_table(where[:-1], said).model_fields)

@@ -1,233 +1,382 @@
-"""Drawing with OpenGL 3.3 through EGL: on a graphics card, or on the CPU by Mesa's llvmpipe."""
+"""Draws with OpenGL 3.3 through EGL: on a graphics card, or with Mesa's software rasteriser.
+
+What does not change is put on the card once and kept as long as its `Geometry` or `Texture` lives.
+"""
 
 from __future__ import annotations
 
-import importlib
+import ctypes.util
+import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.apps.ar.render import _shaders
+from retinue.apps.ar.render.prepare import (
+    Plan,
+    Shape,
+    checked,
+    checked_draw,
+    clip_matrix,
+    normal_matrix,
+    plan,
+    projection,
+    size,
+    unit_length,
+)
 from retinue.apps.ar.render.scene import Draw, Geometry, Material, Texture, View
-from retinue.core.errors import MissingExtra, Unavailable
+from retinue.apps.ar.render.shaders import Kind, Lighting, sources
+from retinue.apps.ar.render.smooth import smooth
+from retinue.apps.ar.render.textures import mipmaps
+from retinue.core.errors import ConfigError, InvalidRequest, MissingExtra
 
-ADVICE: Final = 'install libegl1 and libgl1-mesa-dri (Debian), or set renderer = "cpu"'
-MODES: Final = {"opaque": 0, "mask": 1, "blend": 2}
-GRAIN: Final = 64
-"""Framebuffers grow in steps of so many pixels, so that a face that comes nearer needs few."""
+INSTALL: Final = "apt install libegl1 libgl1-mesa-dri"
+SOFTWARE: Final = ("llvmpipe", "softpipe", "swrast", "swiftshader")
+"""Names that software rasterisers give themselves."""
+_STEP: Final = 64
+_KEPT: Final = 8
+_current = threading.local()
 
 
-class GlRenderer:
-    """A `Renderer` with a context of its own, without a window.
+def library() -> ModuleType:
+    """Return moderngl.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import moderngl
+    except ImportError as error:
+        raise MissingExtra(
+            "drawing with OpenGL needs moderngl; install it with: pip install 'retinue[ar]'"
+        ) from error
+    return moderngl
+
+
+def open_context() -> Any:
+    """Return a new context without a window, current in this thread.
 
     Raises:
         MissingExtra: moderngl is not installed.
-        Unavailable: there is no EGL, or no OpenGL 3.3.
+        ConfigError: there is no EGL, or no driver that has OpenGL 3.3.
+    """
+    moderngl = library()
+    # EGL finds all functions itself, so that Debian's libgl1, with X11 below it, may be absent.
+    entry = ctypes.util.find_library("GL") or ctypes.util.find_library("EGL")
+    try:
+        made = moderngl.create_context(standalone=True, backend="egl", require=330, libgl=entry)
+    # glcontext raises plain Exception for whatever is missing.
+    except Exception as error:
+        raise ConfigError(
+            f"there is no OpenGL through EGL here ({error}); install it with: {INSTALL}, or draw "
+            "without: pip install 'retinue[ar-cpu]'"
+        ) from error
+    _current.context = made
+    made.gc_mode = "context_gc"
+    return made
+
+
+@dataclass(slots=True)
+class _Mesh:
+    """A geometry on the card."""
+
+    buffers: dict[str, Any]
+    index: Any
+    shape: Shape = field(default_factory=Shape)
+    moving: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[tuple[Kind | None, bool, bool], Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """How a draw is drawn once."""
+
+    color: bool = True
+    depth: bool = True
+    equal: bool = False
+    cull: str = ""
+
+
+class GlRenderer:
+    """A renderer on OpenGL; see `scene.Renderer`.
+
+    Raises:
+        MissingExtra: moderngl is not installed.
+        ConfigError: there is no EGL, or no driver that has OpenGL 3.3.
     """
 
     def __init__(self) -> None:
-        try:
-            moderngl: Any = importlib.import_module("moderngl")
-        except ImportError as error:
-            raise MissingExtra(
-                "drawing with OpenGL needs moderngl; pip install 'retinue[ar]'"
-            ) from error
-        try:
-            self._gl: Any = moderngl.create_context(standalone=True, backend="egl", require=330)
-        except Exception as error:
-            # The binding raises bare exceptions.
-            raise Unavailable(f"no OpenGL 3.3 through EGL ({error}); {ADVICE}") from error
-        self._flags = moderngl
-        self._lit = self._gl.program(_shaders.VERTEX, _shaders.FRAGMENT)
-        self._depth = self._gl.program(_shaders.VERTEX, _shaders.DEPTH_FRAGMENT)
+        self._context: Any = open_context()
+        self._gl = library()
+        info = self._context.info
+        version = f"{self._context.version_code // 100}.{self._context.version_code // 10 % 10}"
+        self._name = f"OpenGL {version} ({info['GL_RENDERER']})"
+        self._programs: dict[Kind | None, Any] = {}
         self._meshes: weakref.WeakKeyDictionary[Geometry, _Mesh] = weakref.WeakKeyDictionary()
-        self._textures: weakref.WeakKeyDictionary[Texture, Any] = weakref.WeakKeyDictionary()
-        self._target: Any = None
-        self._size = (0, 0)
-        self._closed = False
-        version = self._gl.version_code
-        self._name = (
-            f"OpenGL {version // 100}.{version % 100 // 10} ({self._gl.info['GL_RENDERER']})"
+        self._pictures: weakref.WeakKeyDictionary[Texture, tuple[Any, int]] = (
+            weakref.WeakKeyDictionary()
         )
+        self._targets: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     @property
     def name(self) -> str:
-        """Version and device, as the driver tells them."""
+        """For people, as "OpenGL 4.5 (llvmpipe ...)"."""
         return self._name
 
+    @property
+    def software(self) -> bool:
+        """Whether the processor does the work of a graphics card."""
+        return any(name in self._name.lower() for name in SOFTWARE)
+
     def render(self, draws: Sequence[Draw], view: View) -> NDArray[np.uint8]:
-        """Draw; see `retinue.apps.ar.render.scene.Renderer`."""
-        width, height = (max(1, round(side * view.scale)) for side in (view.width, view.height))
-        self._aim(width, height)
-        gl, flags = self._gl, self._flags
-        self._target.use()
-        gl.viewport = (0, 0, width, height)
-        gl.scissor = (0, 0, width, height)
-        gl.clear(0, 0, 0, 0, depth=1.0)
-        gl.enable(flags.DEPTH_TEST)
-        projection = projection_of(view)
-        for program in (self._lit, self._depth):
-            program["projection"].write(projection.T.astype("f4").tobytes())
-        blended = []
-        for draw in draws:
-            if draw.material is not None and _blends(draw):
-                blended.append(draw)
-            else:
-                self._draw(draw)
-        gl.enable(flags.BLEND)
-        gl.blend_func = flags.ONE, flags.ONE_MINUS_SRC_ALPHA
-        self._target.depth_mask = False
-        for draw in sorted(blended, key=_depth_of, reverse=True):
-            self._draw(draw)
-        self._target.depth_mask = True
-        gl.disable(flags.BLEND)
-        data = self._target.read(viewport=(0, 0, width, height), components=4, alignment=1)
-        return np.frombuffer(data, np.uint8).reshape(height, width, 4)
+        """Draw; see `scene.Renderer.render`.
 
-    def _aim(self, width: int, height: int) -> None:
-        if width <= self._size[0] and height <= self._size[1]:
-            return
-        size = tuple(
-            max(have, -(-want // GRAIN) * GRAIN)
-            for have, want in zip(self._size, (width, height), strict=True)
-        )
-        if self._target is not None:
-            for attachment in (*self._target.color_attachments, self._target.depth_attachment):
-                attachment.release()
-            self._target.release()
-        color = self._gl.texture(size, 4)
-        self._target = self._gl.framebuffer([color], self._gl.depth_renderbuffer(size))
-        self._size = (size[0], size[1])
-
-    def _draw(self, draw: Draw) -> None:
-        gl, flags, material = self._gl, self._flags, draw.material
-        program = self._depth if material is None else self._lit
-        program["model"].write(draw.matrix.T.astype("f4").tobytes())
-        mesh = self._meshes.get(draw.geometry)
-        if mesh is None:
-            mesh = self._meshes[draw.geometry] = _Mesh(gl, self._lit, self._depth, draw.geometry)
-        mesh.move(draw)
-        if material is None:
-            self._target.color_mask = (False, False, False, False)
-            gl.disable(flags.CULL_FACE)
-            mesh.depth.render()
-            self._target.color_mask = (True, True, True, True)
-            return
-        self._set(material, draw)
-        if material.double_sided:
-            gl.disable(flags.CULL_FACE)
-        else:
-            # The picture's y runs down in the framebuffer, which turns outlines round.
-            gl.enable(flags.CULL_FACE)
-            gl.front_face = "cw"
-        mesh.lit.render()
-
-    def _set(self, material: Material, draw: Draw) -> None:
-        program = self._lit
-        program["base_color"].value = material.base_color
-        program["emissive"].value = material.emissive
-        program["metallic"].value = material.metallic
-        program["roughness"].value = material.roughness
-        program["opacity"].value = draw.opacity
-        program["cutoff"].value = material.alpha_cutoff
-        program["mode"].value = 2 if _blends(draw) else MODES[material.alpha_mode]
-        program["unlit"].value = material.unlit or (
-            draw.geometry.normals is None and draw.normals is None
-        )
-        program["textured"].value = material.texture is not None
-        if material.texture is not None:
-            self._texture(material.texture).use(0)
-            program["picture"].value = 0
-
-    def _texture(self, texture: Texture) -> Any:
-        made = self._textures.get(texture)
-        if made is None:
-            height, width = texture.pixels.shape[:2]
-            pixels = np.ascontiguousarray(texture.pixels)
-            made = self._gl.texture((width, height), 4, pixels.tobytes())
-            made.build_mipmaps()
-            made.filter = (self._flags.LINEAR_MIPMAP_LINEAR, self._flags.LINEAR)
-            made.repeat_x = made.repeat_y = texture.wrap != "clamp"
-            self._textures[texture] = made
-        return made
+        Raises:
+            InvalidRequest: the view or a mesh is not as it must be, or it was closed.
+        """
+        self._enter()
+        width, height = size(view)
+        order = plan(draws)
+        made = np.zeros((height, width, 4), np.uint8)
+        if not order.solid and not order.seen_through:
+            return made
+        target = self._target(width, height)
+        target.use()
+        target.depth_mask, target.color_mask = True, (True,) * 4
+        target.viewport = (0, 0, *target.size)
+        target.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
+        target.viewport = (0, 0, width, height)
+        self._draw(order, view, (width, height), target)
+        target.read_into(made, viewport=(0, 0, width, height), components=4)
+        return smooth(made)
 
     def close(self) -> None:
-        """Release the context and all that is in it. May be called twice."""
-        if not self._closed:
-            self._closed = True
-            self._meshes.clear()
-            self._textures.clear()
-            self._gl.release()
-
-
-class _Mesh:
-    """A geometry's buffers, and how both programs read them."""
-
-    def __init__(self, gl: Any, lit: Any, depth: Any, geometry: Geometry) -> None:
-        count = len(geometry.positions)
-        normals = geometry.normals
-        uv, colors = geometry.uv, geometry.colors
-        self._positions = gl.buffer(_floats(geometry.positions), dynamic=True)
-        self._normals = gl.buffer(
-            _floats(np.zeros((count, 3)) if normals is None else normals), dynamic=True
-        )
-        self._uv = gl.buffer(_floats(np.zeros((count, 2)) if uv is None else uv))
-        self._colors = gl.buffer(_floats(np.ones((count, 4)) if colors is None else colors))
-        self._indices = gl.buffer(np.ascontiguousarray(geometry.triangles, np.int32).tobytes())
-        parts = [
-            (self._positions, "3f", "in_position"),
-            (self._normals, "3f", "in_normal"),
-            (self._uv, "2f", "in_uv"),
-            (self._colors, "4f", "in_color"),
-        ]
-        self.lit = gl.vertex_array(lit, parts, self._indices, skip_errors=True)
-        self.depth = gl.vertex_array(depth, parts[:1], self._indices)
-        self._moved = False
-        self._geometry = weakref.ref(geometry)
-
-    def move(self, draw: Draw) -> None:
-        """Take a draw's own positions and normals, or go back to the geometry's."""
-        if draw.positions is None and not self._moved:
+        """Give back what it holds. May be called twice."""
+        if self._context is None:
             return
+        self._enter()
+        self._programs, self._targets = {}, OrderedDict()
+        self._meshes.clear()
+        self._pictures.clear()
+        self._context.gc()
+        self._context.release()
+        self._context, _current.context = None, None
+
+    def _enter(self) -> None:
+        if self._context is None:
+            raise InvalidRequest("the renderer is closed; open another one")
+        if getattr(_current, "context", None) is not self._context:
+            self._context.__enter__()
+            _current.context = self._context
+        self._context.gc()
+
+    def _target(self, width: int, height: int) -> Any:
+        """Return a framebuffer of at least this size: regions of interest change all the time."""
+        key = (-(-width // _STEP) * _STEP, -(-height // _STEP) * _STEP)
+        found = self._targets.get(key)
+        if found is None:
+            if len(self._targets) >= _KEPT:
+                self._targets.popitem(last=False)
+            context = self._context
+            found = context.framebuffer(
+                context.renderbuffer(key, 4), context.depth_renderbuffer(key)
+            )
+            self._targets[key] = found
+        self._targets.move_to_end(key)
+        return found
+
+    def _draw(self, order: Plan, view: View, made: tuple[int, int], target: Any) -> None:
+        seen = projection(view, *made)
+        clip = clip_matrix(seen, *made, view.near, view.far)
+        context, gl = self._context, self._gl
+        context.enable_only(gl.DEPTH_TEST)
+        for draw in order.hidden:
+            self._once(draw, clip, seen, target, [_Pass(color=False)])
+        for draw in order.solid:
+            self._once(draw, clip, seen, target, [_Pass(cull=_culled(draw))])
+        if not order.seen_through:
+            return
+        context.enable_only(gl.DEPTH_TEST | gl.BLEND)
+        context.blend_func = gl.ONE, gl.ONE_MINUS_SRC_ALPHA
+        for draw in order.seen_through:
+            self._once(draw, clip, seen, target, _layers(draw))
+
+    def _once(
+        self,
+        draw: Draw,
+        clip: NDArray[np.float64],
+        seen: NDArray[np.float64],
+        target: Any,
+        passes: list[_Pass],
+    ) -> None:
+        checked_draw(draw)
+        mesh = self._mesh(draw)
+        kind = _kind(draw, mesh.shape)
+        program = self._program(kind)
+        program["to_clip"].write(clip.T.astype("f4").tobytes())
+        program["to_camera"].write(draw.matrix.T.astype("f4").tobytes())
+        if kind is not None and draw.material is not None:
+            self._surface(program, kind, draw, draw.material, seen)
+        array = self._array(mesh, kind, draw)
+        gl = self._gl
+        # The picture's first row is the window's lowest: what turns right there turns left.
+        mirrored = np.linalg.det(draw.matrix[:3, :3]) < 0
+        self._context.front_face = "ccw" if mirrored else "cw"
+        for step in passes:
+            target.color_mask = (step.color,) * 4
+            target.depth_mask = step.depth
+            target.use()
+            self._context.depth_func = "<=" if step.equal else "<"
+            if step.cull:
+                self._context.enable(gl.CULL_FACE)
+                self._context.cull_face = step.cull
+            else:
+                self._context.disable(gl.CULL_FACE)
+            array.render(gl.TRIANGLES)
+
+    def _surface(
+        self,
+        program: Any,
+        kind: Kind,
+        draw: Draw,
+        material: Material,
+        seen: NDArray[np.float64],
+    ) -> None:
+        values: dict[str, Any] = {
+            "factor": tuple(material.base_color),
+            "glow": (*material.emissive, min(draw.opacity, 1.0)),
+            "cutoff": material.alpha_cutoff,
+            "metallic": material.metallic,
+            "roughness": material.roughness,
+            "two_sided": float(material.double_sided),
+        }
+        if kind.textured and material.texture is not None:
+            picture, levels = self._picture(material.texture)
+            picture.use(0)
+            focal = np.sqrt(abs(seen[0, 0] * seen[1, 1]))
+            side = np.sqrt(picture.width * picture.height)
+            texels = side / (focal * unit_length(draw.matrix) + 1e-12)
+            values["detail"] = (float(np.log2(texels)), levels - 1.0)
+            values["picture"] = 0
+        for name, value in values.items():
+            if name in program:
+                program[name].value = value
+        if "to_light" in program:
+            program["to_light"].write(normal_matrix(draw.matrix).T.astype("f4").tobytes())
+
+    def _program(self, kind: Kind | None) -> Any:
+        found = self._programs.get(kind)
+        if found is None:
+            vertex, fragment = sources(kind)
+            found = self._context.program(vertex_shader=vertex, fragment_shader=fragment)
+            self._programs[kind] = found
+        return found
+
+    def _picture(self, texture: Texture) -> tuple[Any, int]:
+        found = self._pictures.get(texture)
+        if found is None:
+            levels = mipmaps(texture.pixels)
+            height, width = levels[0].shape[:2]
+            made = self._context.texture((width, height), 4, levels[0].tobytes())
+            if len(levels) > 1:
+                made.build_mipmaps(max_level=len(levels) - 1)
+            for number, level in enumerate(levels[1:], 1):
+                made.write(level.tobytes(), level=number)
+            # Levels are mixed by the shader, as drivers do it each in their own way.
+            made.filter = (self._gl.LINEAR_MIPMAP_NEAREST, self._gl.LINEAR)
+            made.repeat_x = made.repeat_y = texture.wrap == "repeat"  # "mirror" is the shader's
+            found = (made, len(levels))
+            self._pictures[texture] = found
+        return found
+
+    def _mesh(self, draw: Draw) -> _Mesh:
         geometry = draw.geometry
-        positions = geometry.positions if draw.positions is None else draw.positions
-        normals = geometry.normals if draw.positions is None else draw.normals
-        self._positions.write(_floats(positions))
-        if normals is not None:
-            self._normals.write(_floats(normals))
-        self._moved = draw.positions is not None
+        found = self._meshes.get(geometry)
+        if found is None:
+            checked(geometry)
+            upload = self._context.buffer
+            found = _Mesh(
+                {"position": upload(_bytes(geometry.positions))},
+                upload(_bytes(geometry.triangles, np.int32)),
+            )
+            for name, values in (("normal", geometry.normals), ("uv", geometry.uv)):
+                if values is not None:
+                    found.buffers[name] = upload(_bytes(values))
+            if geometry.colors is not None:
+                found.buffers["color"] = upload(_bytes(geometry.colors))
+            self._meshes[geometry] = found
+        return found
+
+    def _array(self, mesh: _Mesh, kind: Kind | None, draw: Draw) -> Any:
+        buffers = dict(mesh.buffers)
+        lit = kind is not None and kind.lighting != "unlit"
+        if kind is not None and kind.textured and "density" not in buffers:
+            texels = mesh.shape.texels(draw.geometry)
+            buffers["density"] = mesh.buffers["density"] = self._context.buffer(_bytes(texels))
+        moved = {"position": draw.positions, "normal": draw.normals if lit else None}
+        for name, values in moved.items():
+            if values is not None:
+                buffers[name] = self._moved(mesh, name, values)
+        key = (kind, draw.positions is not None, moved["normal"] is not None)
+        found = mesh.arrays.get(key)
+        if found is None:
+            content = [(buffer, _FORMATS[name], name) for name, buffer in buffers.items()]
+            found = self._context.vertex_array(
+                self._program(kind), content, mesh.index, skip_errors=True
+            )
+            mesh.arrays[key] = found
+        return found
+
+    def _moved(self, mesh: _Mesh, name: str, values: NDArray[np.float32]) -> Any:
+        data = _bytes(values)
+        found = mesh.moving.get(name)
+        if found is None:
+            found = mesh.moving[name] = self._context.buffer(data, dynamic=True)
+        else:
+            found.orphan()
+            found.write(data)
+        return found
 
 
-def _floats(values: NDArray[Any]) -> bytes:
-    return np.ascontiguousarray(values, np.float32).tobytes()
+_FORMATS: Final = {"position": "3f", "normal": "3f", "uv": "2f", "density": "1f", "color": "4f"}
 
 
-def _blends(draw: Draw) -> bool:
-    assert draw.material is not None
-    return draw.material.alpha_mode == "blend" or draw.opacity < 1
+def _bytes(values: NDArray[Any], dtype: Any = np.float32) -> bytes:
+    return np.ascontiguousarray(values, dtype).tobytes()
 
 
-def _depth_of(draw: Draw) -> float:
-    positions = draw.geometry.positions if draw.positions is None else draw.positions
-    return float(draw.matrix[2, :3] @ positions.mean(axis=0) + draw.matrix[2, 3])
+def _kind(draw: Draw, shape: Shape) -> Kind | None:
+    material = draw.material
+    if material is None:
+        return None
+    lighting: Lighting = "unlit"
+    if not material.unlit:
+        lighting = "pixel" if shape.coarse(draw.geometry, material.roughness) else "vertex"
+    wrap = material.texture.wrap if material.texture is not None else ""
+    return Kind(
+        lighting,
+        material.texture is not None,
+        draw.geometry.colors is not None,
+        material.alpha_mode,
+        wrap == "mirror",
+    )
 
 
-def projection_of(view: View) -> NDArray[np.float64]:
-    """Return the (4, 4) matrix from camera to clip coordinates of a view.
+def _culled(draw: Draw) -> str:
+    return "" if draw.material is None or draw.material.double_sided else "back"
 
-    The first row of the framebuffer is the region's top row, so that what is read needs no flip.
-    """
-    k, near, far = view.intrinsics, view.near, view.far
-    width, height = float(view.width), float(view.height)
-    matrix = np.zeros((4, 4))
-    matrix[0, 0] = 2 * k[0, 0] / width
-    matrix[0, 2] = 2 * (k[0, 2] - view.x) / width - 1
-    matrix[1, 1] = 2 * k[1, 1] / height
-    matrix[1, 2] = 2 * (k[1, 2] - view.y) / height - 1
-    matrix[2, 2] = (far + near) / (far - near)
-    matrix[2, 3] = -2 * far * near / (far - near)
-    matrix[3, 2] = 1.0
-    return matrix
+
+def _layers(draw: Draw) -> list[_Pass]:
+    """Return the passes of what is seen through."""
+    cull = _culled(draw)
+    if draw.material is not None and draw.material.alpha_mode != "blend":
+        # A faded solid hides its own inside: its depth comes first.
+        return [_Pass(color=False, cull=cull), _Pass(depth=False, equal=True, cull=cull)]
+    if cull:
+        return [_Pass(depth=False, cull=cull)]
+    return [_Pass(depth=False, cull="front"), _Pass(depth=False, cull="back")]
