@@ -229,7 +229,8 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
         raise FilterInvalid(f"the .glb file is of version {version}; version 2 is read")
     if length > len(data):
         raise FilterInvalid(f"the .glb file has {len(data):,} bytes of {length:,}: it is cut off")
-    found, place = {}, 12
+    found: dict[int, bytes] = {}
+    place = 12
     while place + 8 <= length:
         size, kind = struct.unpack_from("<II", data, place)
         if place + 8 + size > length:

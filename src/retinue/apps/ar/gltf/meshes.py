@@ -150,7 +150,7 @@ def _pull(
     if len(joints) != count:
         raise FilterInvalid(f"a mesh has {count} positions and {len(joints)} of JOINTS_0")
     sums = weights.sum(axis=1, keepdims=True)
-    return joints, weights / np.where(sums > 0, sums, 1)
+    return joints, np.asarray(weights / np.where(sums > 0, sums, 1), np.float32)
 
 
 def unit(vectors: Floats) -> Floats:

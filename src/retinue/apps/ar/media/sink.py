@@ -212,7 +212,9 @@ class _Sound:
     """Carries a file's sound over: packets as they are where the container takes them."""
 
     def __init__(self, av: Any, source: Path | None, file: Any, suffix: str) -> None:
-        self._av, self._into, self._packets = av, None, None
+        self._av = av
+        self._into: Any = None
+        self._packets: Any = None
         self._input: Any = None
         self._ahead: Any = None
         self._copied = True

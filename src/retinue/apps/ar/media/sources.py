@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Self
@@ -171,7 +171,7 @@ class VideoSource:
                 )
             yield frame
 
-    def _decode(self) -> Iterator[Frame]:
+    def _decode(self) -> Generator[Frame, None, None]:
         index, start, last = 0, None, -1
         before: NDArray[np.uint8] | None = None
         for picture, ticks in self._pictures():
