@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from retinue.apps.ar import filters
 from retinue.apps.ar.filters.load import MAX_BYTES
-from retinue.apps.ar.filters.problems import Lines, Problem
-from retinue.apps.ar.filters.spec import KINDS, USUAL, FilterSpec
+from retinue.apps.ar.filters.problems import Lines, Problem, problems_of
+from retinue.apps.ar.filters.spec import KINDS, USUAL, FilterSpec, ModelPart, PaintPart
 from retinue.core.errors import FilterInvalid, InputNotFound
 
 HEAD = 'format = 1\nname = "mine"\ntitle = "Mine"\nauthor = "Me"\nlicense = "CC0-1.0"\n'
@@ -137,6 +140,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("format = \n", "not TOML"),
         ("x = " + "[" * 5000 + "]" * 5000 + "\n", "nested too deeply"),
         ("#" * (MAX_BYTES + 1), "the limit is"),
+        (HEAD + f"occlusion = {'9' * 5000}\n", "not TOML"),
+        (HEAD + f"occlusion = 0x{'f' * 5000}\n", "thousands of digits"),
         (HEAD + "parts = []\n", "at least 1 item"),
     ],
 )
@@ -306,3 +311,50 @@ def test_lines_of_nested_tables_are_found() -> None:
     places: list[tuple[Any, ...]] = [("a",), ("parts", 0, "x"), ("parts", 0, "show", "y"),
                                      ("parts", 1, "x"), ("parts", 1, "z"), ("no",)]  # fmt: skip
     assert [lines.of(place) for place in places] == [1, 3, 5, 7, 6, 0]
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.integers(-(10**30), 10**30),
+        st.floats(),
+        st.text(max_size=8),
+        st.booleans(),
+        st.sampled_from([*KINDS, *USUAL, "normal", "lips", "#123456", "blur", "head", "a.png"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from([*PaintPart.model_fields, *ModelPart.model_fields, "points", "when"]),
+            inner,
+            max_size=5,
+        ),
+    ),
+    max_leaves=12,
+)
+PARTS = st.dictionaries(
+    st.sampled_from(sorted({key for kind in KINDS.values() for key in kind.model_fields})),
+    VALUES,
+    max_size=8,
+)
+
+
+@given(
+    st.fixed_dictionaries({"kind": st.one_of(st.sampled_from(sorted(KINDS)), st.text(max_size=5))}),
+    PARTS,
+)
+@settings(max_examples=150, deadline=None)
+def test_any_values_are_either_a_part_or_told(kind: dict[str, Any], rest: dict[str, Any]) -> None:
+    said = {"format": 1, "name": "x", "title": "X", "parts": [{**rest, **kind}]}
+    try:
+        FilterSpec.model_validate(said)
+    except ValidationError as error:
+        found = problems_of(error, said, Lines(""))
+        assert found
+        for problem in found:
+            assert str(problem).startswith("error: filter.toml: ")
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_any_text_has_lines(text: str) -> None:
+    assert Lines(text).of(("parts", 0, "file")) >= 0
