@@ -339,7 +339,7 @@ PARTS = st.dictionaries(
 
 
 @given(
-    st.fixed_dictionaries({"kind": st.one_of(st.sampled_from(sorted(KINDS)), st.text(max_size=5))}),
+    st.fixed_dictionaries({"kind": st.one_of(st.sampled_from(sorted(KINDS)), VALUES)}),
     PARTS,
 )
 @settings(max_examples=150, deadline=None)

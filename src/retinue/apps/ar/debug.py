@@ -70,5 +70,7 @@ def _axes(pixels: NDArray[np.uint8], face: Face, camera: Camera) -> None:
 
 
 def _write(pixels: NDArray[np.uint8], words: str, place: tuple[int, int], size: float) -> None:
-    cv2.putText(pixels, words, place, FONT, size, (0, 0, 0), 4, cv2.LINE_AA)
+    # A thicker outline would be wider, and stand beside the letters: a shadow has their width.
+    shadow = (place[0] + 1, place[1] + 1)
+    cv2.putText(pixels, words, shadow, FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(pixels, words, place, FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
