@@ -16,6 +16,19 @@ const debug = process.argv.includes("--debug");
 const WASM = "litert_wasm_compat_internal";
 const litert = join(here, "node_modules/@litertjs/core/wasm");
 
+/** Emscripten's script, which sets a global, as a module. */
+const litertModule = {
+  name: "litert-module",
+  setup(bundler) {
+    const filter = /^litert-module$/;
+    bundler.onResolve({ filter }, ({ path }) => ({ path, namespace: "litert" }));
+    bundler.onLoad({ filter, namespace: "litert" }, async () => {
+      const script = await readFile(join(litert, `${WASM}.js`), "utf8");
+      return { contents: `${script}\nexport default ModuleFactory;\n` };
+    });
+  },
+};
+
 await build({
   entryPoints: [join(here, "src/page/main.js")],
   outfile: join(out, "ar.js"),
@@ -29,8 +42,8 @@ await build({
   alias: {
     // Theirs puts a <script> of a given address into the page; ours has the module in the bundle.
     "@litertjs/wasm-utils": join(here, "src/net/wasm-loader.js"),
-    "litert-module": join(litert, `${WASM}.js`),
   },
+  plugins: [litertModule],
   external: ["node:fs", "node:crypto", "node:tty", "node:path", "node:url"],
   logLevel: "warning",
 });

@@ -1,9 +1,9 @@
 /**
- * Cuts a .tflite file at its custom operators.
+ * Cuts a .tflite file at custom operators.
  *
- * LiteRT.js knows no custom operators. What lies between them are ordinary graphs, so a file
- * becomes a list of stages: graphs that LiteRT runs, and custom operators that `custom.js`
- * computes. A stage's graph is the file itself behind a new header: a model table that names other
+ * LiteRT.js takes a file with operators that its CPU code does not have, and then answers noise.
+ * What lies between them are ordinary graphs, so a file becomes a list of stages: graphs that
+ * LiteRT runs, and operators that `custom.js` computes. A stage's graph is the file itself behind a new header: a model table that names other
  * operators, inputs and outputs, and shares all else. FlatBuffers' offsets lead forward, so a
  * header in front can refer to everything.
  *
@@ -14,14 +14,14 @@ const MODEL = { version: 0, codes: 1, subgraphs: 2, buffers: 4 };
 const SUBGRAPH = { tensors: 0, inputs: 1, outputs: 2, operators: 3 };
 const OPERATOR = { code: 0, inputs: 1, outputs: 2, options: 5 };
 const CODE = { builtin8: 0, custom: 1, builtin: 3 };
-const TENSOR = { shape: 0, type: 1, buffer: 2, name: 3 };
-const CUSTOM = 32;
+const TENSOR = { shape: 0, name: 3 };
 const DEQUANTIZE = 6;
 const ALIGN = 64;
 
 /**
- * @typedef {{ index: number, code: number, custom: string, inputs: number[], outputs: number[],
- *   options: Uint8Array, at: number }} Operator `at` is where its table is.
+ * @typedef {{ index: number, code: number, custom: string, ours: boolean, inputs: number[], outputs: number[],
+ *   options: Uint8Array, at: number }} Operator `ours` are those that LiteRT is not given; `at` is
+ *   where its table is.
  * @typedef {{ kind: "graph", bytes: Uint8Array, inputs: number[], outputs: number[] } |
  *   { kind: "custom", operator: Operator }} Stage
  * @typedef {{ name: string, shape: number[] }} Tensor
@@ -172,13 +172,21 @@ function readCodes(reader, model) {
   });
 }
 
-/** @param {Reader} reader @param {number} model @param {number} graph @returns {Operator[]} */
-function readOperators(reader, model, graph) {
+/**
+ * @param {Reader} reader
+ * @param {number} model
+ * @param {number} graph
+ * @param {readonly string[]} names Of the custom operators at which the file is cut.
+ * @returns {Operator[]}
+ */
+function readOperators(reader, model, graph, names) {
   const codes = readCodes(reader, model);
   return reader.tables(reader.child(graph, SUBGRAPH.operators)).map((at, index) => {
     const place = reader.field(at, OPERATOR.code);
+    const code = codes[place ? reader.view.getUint32(place, true) : 0];
     return {
-      ...codes[place ? reader.view.getUint32(place, true) : 0],
+      ...code,
+      ours: names.includes(code.custom),
       index,
       at,
       inputs: reader.ints(reader.child(at, OPERATOR.inputs)),
@@ -230,7 +238,7 @@ function graphOf(reader, model, graph, operators, inputs, outputs) {
 /**
  * @param {Operator[]} operators
  * @returns {{ runs: Operator[][], constant: Map<number, Operator> }} Operators in runs, each of
- *   which is one custom operator or has none; and by tensor those that unpack constants, which
+ *   which is one of ours or has none of them; and by tensor those that unpack constants, which
  *   every run that needs them has for itself.
  */
 function runsOf(operators) {
@@ -246,7 +254,7 @@ function runsOf(operators) {
       continue;
     }
     const last = runs.at(-1);
-    if (operator.code !== CUSTOM && last && last[0].code !== CUSTOM) last.push(operator);
+    if (!operator.ours && last && !last[0].ours) last.push(operator);
     else runs.push([operator]);
   }
   return { runs, constant };
@@ -254,10 +262,11 @@ function runsOf(operators) {
 
 /**
  * @param {Uint8Array} file
+ * @param {readonly string[]} names Of the custom operators at which it is cut.
  * @returns {Plan}
  * @throws {Error} It is no .tflite file.
  */
-export function cut(file) {
+export function cut(file, names) {
   const reader = new Reader(file);
   if (file.length < 16 || new TextDecoder().decode(file.subarray(4, 8)) !== "TFL3") {
     throw new Error("this is no .tflite file");
@@ -270,9 +279,10 @@ export function cut(file) {
     name: reader.text(reader.child(table, TENSOR.name)),
     shape: reader.ints(reader.child(table, TENSOR.shape)),
   }));
-  const operators = readOperators(reader, model, graph);
-  if (operators.every((operator) => operator.code !== CUSTOM)) {
-    return { stages: [{ kind: "graph", bytes: file, inputs, outputs }], tensors, inputs, outputs };
+  const operators = readOperators(reader, model, graph, names);
+  if (operators.every((operator) => !operator.ours)) {
+    const stages = [{ kind: /** @type {const} */ ("graph"), bytes: file, inputs, outputs }];
+    return { stages, tensors, inputs, outputs };
   }
   const { runs, constant } = runsOf(operators);
   const known = new Set(inputs);
@@ -283,12 +293,7 @@ export function cut(file) {
     const made = run.flatMap((operator) => operator.outputs);
     const used = [...new Set(run.flatMap((operator) => operator.inputs))];
     const unpacked = used.flatMap((tensor) => constant.get(tensor) ?? []);
-    if (run[0].code === CUSTOM) {
-      if (unpacked.length) {
-        const wanted = unpacked.map((operator) => operator.outputs[0]);
-        const bytes = graphOf(reader, model, graph, unpacked, [], wanted);
-        stages.push({ kind: "graph", bytes, inputs: [], outputs: wanted });
-      }
+    if (run[0].ours) {
       stages.push({ kind: "custom", operator: run[0] });
     } else {
       const given = used.filter((tensor) => known.has(tensor));
