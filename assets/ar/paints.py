@@ -70,6 +70,14 @@ def shape(
     return blurred(warped(mask, seed, size * rough, 42), size / 300)
 
 
+def _dots(size: int, points: Points, radius: tuple[float, float]) -> Floats:
+    """Where whiskers would grow, on both cheeks."""
+    canvas = Canvas(size)
+    for point in points:
+        canvas.dot(point, radius)
+    return canvas.mask(both=True)
+
+
 def dog(size: int = 512) -> bytes:
     """White muzzle and blaze, a brown patch round one eye, whisker dots."""
     hairs = coat(size, 61, (0.5, 0.53))
@@ -88,16 +96,15 @@ def dog(size: int = 512) -> bytes:
          (0.68, 0.475), (0.605, 0.40)],
         4, both=False,
     )  # fmt: skip
-    dots = Canvas(size)
-    for x, y in ((0.60, 0.60), (0.635, 0.635), (0.605, 0.655), (0.665, 0.605), (0.655, 0.67)):
-        dots.dot((x, y), (0.0075, 0.0085))
+    spots = [(0.60, 0.60), (0.635, 0.635), (0.605, 0.655), (0.665, 0.605), (0.655, 0.67)]
+    dots = _dots(size, spots, (0.0075, 0.0085))
     line = (
         Canvas(size).stroke([(0.5, 0.57), (0.5, 0.61), (0.5, 0.648)], 0.012, ends=(1, 0.6)).mask()
     )
     brows = shape(size, [(0.63, 0.225), (0.67, 0.215), (0.685, 0.24), (0.64, 0.25)], 5)
     layers = Layers(size).over(white, 0.86 * muzzle).over(brown, 0.88 * patch)
     layers.over(brown, 0.8 * brows * (np.arange(size) < size / 2))
-    layers.over("#3a2416", 0.9 * dots.mask(both=True)).over("#2a1a12", 0.85 * blurred(line, 1))
+    layers.over("#3a2416", 0.9 * dots).over("#2a1a12", 0.85 * blurred(line, 1))
     layers.alpha = layers.alpha * (1 - openings(size)) * (0.9 + 0.1 * hairs)
     return layers.png(40)
 
@@ -163,10 +170,8 @@ def _cat_nose(layers: Layers, size: int, black: Floats) -> None:
         (0.3, 0.2),
     )  # fmt: skip
     layers.over(black, 0.92 * blurred(lids, 1.2))
-    dots = Canvas(size)
-    for x, y in ((0.60, 0.62), (0.64, 0.61), (0.615, 0.65), (0.655, 0.645), (0.63, 0.68)):
-        dots.dot((x, y), (0.0065, 0.0075))
-    layers.over(black, 0.9 * dots.mask(both=True))
+    spots = [(0.60, 0.62), (0.64, 0.61), (0.615, 0.65), (0.655, 0.645), (0.63, 0.68)]
+    layers.over(black, 0.9 * _dots(size, spots, (0.0065, 0.0075)))
 
 
 UPPER: Points = [(0.545, 0.385), (0.555, 0.31), (0.59, 0.235), (0.645, 0.175), (0.72, 0.158),

@@ -125,11 +125,17 @@ def _put(frame: Pixels, behind: Pixels, alpha: F32) -> None:
     height, width = frame.shape[:2]
     share = np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
     kept = _around(share, height, width)
-    people = frame[kept].copy()
-    share = np.asarray(cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    frame[:] = behind
+    (rows, columns), people = kept, frame[kept]
     if people.size:
-        mix(frame[kept], people, np.ascontiguousarray(share[kept]))
+        gone = cv2.resize(cv2.bitwise_not(share), (width, height), interpolation=cv2.INTER_LINEAR)
+        mix(people, behind[kept], np.asarray(gone, np.uint8)[kept])
+    for outside in (
+        (slice(0, rows.start), slice(None)),
+        (slice(rows.stop, None), slice(None)),
+        (rows, slice(0, columns.start)),
+        (rows, slice(columns.stop, None)),
+    ):
+        frame[outside] = behind[outside]
 
 
 def _around(share: Pixels, height: int, width: int) -> tuple[slice, slice]:
@@ -138,7 +144,7 @@ def _around(share: Pixels, height: int, width: int) -> tuple[slice, slice]:
     for axis, side in ((1, height), (0, width)):
         where = np.flatnonzero(share.any(axis=axis))
         if not len(where):
-            return slice(0), slice(0)
+            return slice(0, 0), slice(0, 0)
         scale = side / share.shape[1 - axis]
         found.append(
             slice(max(0, int((where[0] - 1) * scale)), min(side, int((where[-1] + 2) * scale) + 1))

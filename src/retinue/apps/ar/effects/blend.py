@@ -18,6 +18,7 @@ from retinue.apps.ar.effects.live import Pixels
 
 Blend = Literal["normal", "multiply", "screen", "overlay", "soft_light"]
 
+_STRIP: Final = 96 * 1024
 _LEVELS: Final = np.linspace(0, 1, 256)
 
 
@@ -59,11 +60,16 @@ def mix(pixels: Pixels, target: Pixels, mask: Pixels, opacity: float = 1.0) -> N
         opacity: Of the whole, in [0, 1].
     """
     share = np.asarray(cv2.convertScaleAbs(mask, alpha=opacity), np.uint8) if opacity < 1 else mask
-    weight = cv2.cvtColor(share, cv2.COLOR_GRAY2RGB)
-    # Bytes times bytes over 255 is what OpenCV does fastest: a tenth of its blendLinear.
-    above = cv2.multiply(target, weight, scale=1 / 255)
-    below = cv2.multiply(pixels, cv2.bitwise_not(weight), scale=1 / 255)
-    pixels[:] = cv2.add(above, below)
+    # By strips that stay in the processor's cache.
+    rows = max(8, _STRIP // (3 * pixels.shape[1]))
+    for top in range(0, len(pixels), rows):
+        strip = slice(top, top + rows)
+        part = pixels[strip]
+        weight = cv2.cvtColor(share[strip], cv2.COLOR_GRAY2RGB)
+        # Bytes times bytes over 255 is what OpenCV does fastest: a tenth of its blendLinear.
+        above = cv2.multiply(target[strip], weight, scale=1 / 255)
+        below = cv2.multiply(part, cv2.bitwise_not(weight), scale=1 / 255)
+        part[:] = cv2.add(above, below)
 
 
 def tint(

@@ -124,9 +124,7 @@ def _look_up(frame: Pixels, patch: Patch, offset_x: F32, offset_y: F32) -> None:
     offset_y += np.arange(height, dtype=np.float32)[:, None]
     # With four channels OpenCV's remap takes a third of the time that it does with three.
     padded = cv2.cvtColor(patch.pixels, cv2.COLOR_RGB2RGBA)
-    shown = cv2.remap(
-        padded, offset_x, offset_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    shown = cv2.remap(padded, offset_x, offset_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     patch.pixels[:] = cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB)
 
 

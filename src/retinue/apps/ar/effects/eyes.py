@@ -121,7 +121,8 @@ def _light(gray: Pixels, mask: Pixels) -> float:
     inside = gray[mask > 127]
     if not inside.size:
         return 1.0
-    return float(np.clip(np.percentile(inside, 80) / _WHITE, 0.3, 1.0))
+    white = float(np.sort(inside)[int(0.8 * len(inside))])
+    return min(1.0, max(0.3, white / _WHITE))
 
 
 def _iris(face: Face, side: int) -> tuple[F32, F32, F32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Self
 
 import cv2
@@ -159,7 +160,13 @@ class Patch:
 
 def curve(points: NDArray[np.floating], steps: int = 4, *, closed: bool = False) -> F32:
     """Return a smooth curve through (N, 2) points: Catmull-Rom, ``steps`` pieces between two."""
-    p = points[:, :2].astype(np.float64)
+    return np.asarray(_spline(len(points), steps, closed) @ points[:, :2], np.float32)
+
+
+@cache
+def _spline(count: int, steps: int, closed: bool) -> F32:
+    """Return the matrix from points to their curve: it is linear in them."""
+    p = np.eye(count)
     if closed:
         whole = np.concatenate([p[-1:], p, p[:2]])
     else:
@@ -167,7 +174,7 @@ def curve(points: NDArray[np.floating], steps: int = 4, *, closed: bool = False)
     a, b, c, d = (whole[i : len(whole) - 3 + i, None] for i in range(4))
     t = (np.arange(steps) / steps)[None, :, None]
     made = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-    flat = made.reshape(-1, 2)
+    flat = made.reshape(-1, count)
     return (flat if closed else np.concatenate([flat, p[-1:]])).astype(np.float32)
 
 

@@ -45,6 +45,20 @@ def triangles(cover: tuple[str, ...]) -> NDArray[np.int32]:
     return np.ascontiguousarray(kept)
 
 
+def _painted(kept: NDArray[np.int32], texture: Texture) -> NDArray[np.int32]:
+    """Return the triangles in whose box the picture is not wholly transparent."""
+    height, width = texture.pixels.shape[:2]
+    sums = cv2.integral((texture.pixels[..., 3] > 0).astype(np.uint8))
+    # One pixel around, for what is looked up between pixels and smaller.
+    reach = (1 + width // 128, 1 + height // 128)
+    corners = UV[kept] * (width, height)
+    low = np.floor(corners.min(axis=1)).astype(np.intp) - reach
+    high = np.ceil(corners.max(axis=1)).astype(np.intp) + reach
+    (x1, y1), (x2, y2) = (np.clip(ends, 0, (width, height)).T for ends in (low, high))
+    seen = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    return np.asarray(kept[seen > 0], np.int32)
+
+
 class Paint:
     """A part's picture, ready to be drawn on faces.
 
@@ -56,11 +70,15 @@ class Paint:
     def __init__(self, part: PaintPart, texture: Texture) -> None:
         self.part = part
         self._material = Material(texture=texture, alpha_mode="blend", unlit=True)
-        self._triangles = triangles(tuple(sorted(part.cover)))
-        self._plain = Geometry(VERTICES, self._triangles, uv=UV)
+        kept = _painted(triangles(tuple(sorted(part.cover))), texture)
+        # A region as small as the paint is drawn.
+        self._used, again = np.unique(kept, return_inverse=True)
+        self._triangles = np.ascontiguousarray(again.reshape(-1, 3), np.int32)
+        self._vertices, self._uv = VERTICES[self._used], UV[self._used]
+        self._plain = Geometry(self._vertices, self._triangles, uv=self._uv)
 
-    def draw(self, face: Face, live: F32, light: F32 | None, strength: float) -> Draw:
-        """Return the painted face.
+    def draw(self, face: Face, live: F32, light: F32 | None, strength: float) -> Draw | None:
+        """Return the painted face; None where the picture shows nothing at all.
 
         Args:
             face: Whose.
@@ -68,14 +86,16 @@ class Paint:
             light: (468,) of `skin_light`; None for paint that keeps its own colours.
             strength: In [0, 1], beside the part's own opacity.
         """
-        positions = np.ascontiguousarray(live[: len(VERTICES)], np.float32)
+        if not len(self._used):
+            return None
+        positions = np.ascontiguousarray(live[self._used], np.float32)
         opacity = strength * self.part.opacity * face.opacity
         geometry = self._plain
         if light is not None and self.part.shading:
-            shade = (1 + self.part.shading * (light - 1)) ** np.float32(_GAMMA)
-            colors = np.ones((len(VERTICES), 4), np.float32)
+            shade = (1 + self.part.shading * (light[self._used] - 1)) ** np.float32(_GAMMA)
+            colors = np.ones((len(self._used), 4), np.float32)
             colors[:, :3] = shade[:, None]
-            geometry = Geometry(VERTICES, self._triangles, uv=UV, colors=colors)
+            geometry = Geometry(self._vertices, self._triangles, uv=self._uv, colors=colors)
         return Draw(geometry, self._material, np.eye(4), positions=positions, opacity=opacity)
 
 
@@ -91,8 +111,9 @@ def skin_light(frame: Pixels, face: Face) -> F32:
     height, width = patch.size
     scale = min(1.0, _CELLS / max(height, width))
     size = (max(2, round(width * scale)), max(2, round(height * scale)))
-    small = cv2.resize(patch.pixels, size, interpolation=cv2.INTER_AREA)
-    gray = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (0, 0), _CELLS / 14)
+    small = cv2.cvtColor(patch.pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    gray = cv2.GaussianBlur(small, (0, 0), _CELLS / 14)
     local = (points - (patch.x, patch.y)) * (size[0] / width, size[1] / height) - 0.5
     columns, rows = (
         np.clip(np.rint(local[:, axis]), 0, size[axis] - 1).astype(np.intp) for axis in (0, 1)

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from retinue.apps.ar.filters.assets import Model, Reader
@@ -68,6 +70,21 @@ class Filter:
     def needs_background(self) -> bool:
         """Whether people must be told from what is behind them."""
         return any(part.kind == "background" for part in self.spec.parts)
+
+    def apply(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Put it on one picture. For a stream, and to load the models once, use a `Session`.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB, upright; it is left as it is.
+
+        Raises:
+            InvalidRequest: it is no such picture.
+            RetinueError: a model cannot be had, or there is nothing to draw with.
+        """
+        from retinue.apps.ar.session import Session
+
+        with Session(self, live=False) as session:
+            return session.apply(frame, 0.0).pixels
 
 
 def names() -> tuple[str, ...]:
@@ -187,10 +204,11 @@ def read_spec(path: Path) -> tuple[FilterSpec | None, Lines, list[Problem]]:
             return None, nothing, [Problem("error", FILE, message)]
         text = path.read_text("utf-8")
         said = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        return None, nothing, [Problem("error", FILE, f"it is not TOML: {error}")]
     except UnicodeDecodeError:
         return None, nothing, [Problem("error", FILE, "it is not UTF-8; save it as such")]
+    except ValueError as error:
+        # Also what Python says of a number of thousands of digits.
+        return None, nothing, [Problem("error", FILE, f"it is not TOML: {error}")]
     except RecursionError:
         message = "its values are nested too deeply; make them flat"
         return None, nothing, [Problem("error", FILE, message)]

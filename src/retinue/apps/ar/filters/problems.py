@@ -167,5 +167,8 @@ def _table(where: Where, said: Mapping[str, Any]) -> type[BaseModel]:
 
 
 def _short(value: Any) -> str:
-    spelt = repr(value)
+    try:
+        spelt = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
     return spelt if len(spelt) <= 60 else f"{spelt[:57]}..."

@@ -67,7 +67,7 @@ class Worn:
 
     Attributes:
         face: Its landmarks are where the frame shows them, after distortion.
-        live: (N, 3) in camera space.
+        live: (N, 3) in camera space; (0, 3) where nothing is drawn there.
         seen: One a part.
     """
 
@@ -100,6 +100,7 @@ class Stage:
         self._parts = _prepare(worn)
         self._triggers = Triggers(worn.spec.parts)
         self._boxes = Boxes()
+        self._spatial = any(part.kind in ("model", "paint") for part in worn.spec.parts)
         self._background = next(
             (
                 (index, Background(part, assets.texture.pixels if assets.texture else None))
@@ -138,13 +139,16 @@ class Stage:
         seen = self._triggers.update(known, seconds)
         self._behind(frame, seen, seconds, quality, times)
         bent = [self._bend(frame, face, seen[face.id], times) for face in known]
-        worn = [Worn(face, in_space(face, camera), seen[face.id]) for face in bent]
+        worn = [Worn(face, self._live(face, camera), seen[face.id]) for face in bent]
         for one in worn:
             self._skin(frame, one, camera, quality, times)
         self._space(frame, worn, camera, seconds, quality, times)
         for one in worn:
             self._stickers(frame, one, times)
         return times
+
+    def _live(self, face: Face, camera: Camera) -> F32:
+        return in_space(face, camera) if self._spatial else np.empty((0, 3), np.float32)
 
     def _behind(
         self,
@@ -204,8 +208,8 @@ class Stage:
         """Draw paint alone, and mix it with the skin."""
         with _timed(times, "render"):
             draw = self._painted(frame, paint, worn, strength)
-            box = self._boxes.of([draw], camera)
-            if box is None:
+            box = self._boxes.of([draw], camera) if draw else None
+            if draw is None or box is None:
                 return
             hidden = occluder(worn.face, worn.live, whole=False)
             view = _view(box, camera, quality)
@@ -216,7 +220,7 @@ class Stage:
                 drawn = np.asarray(cv2.resize(drawn, (x2 - x1, y2 - y1)), np.uint8)
             over(frame[y1:y2, x1:x2], drawn, paint.part.blend)
 
-    def _painted(self, frame: Pixels, paint: Paint, worn: Worn, strength: float) -> Draw:
+    def _painted(self, frame: Pixels, paint: Paint, worn: Worn, strength: float) -> Draw | None:
         # Other modes than "normal" keep the skin's light by themselves.
         lit = paint.part.blend == "normal" and paint.part.shading > 0
         light = skin_light(frame, worn.face) if lit else None
@@ -252,8 +256,10 @@ class Stage:
             if how.strength <= 0:
                 continue
             if ready.paint is not None and ready.in_space:
-                draws.append(self._painted(frame, ready.paint, worn, how.strength))
-                painted = True
+                draw = self._painted(frame, ready.paint, worn, how.strength)
+                if draw is not None:
+                    draws.append(draw)
+                    painted = True
             elif isinstance(part, ModelPart) and ready.matrix is not None:
                 simple = ready.assets.simple if quality.assets == "simple" else None
                 model = simple or ready.assets.model
