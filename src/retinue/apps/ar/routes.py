@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from retinue.apps.ar import filters
+from retinue.apps.ar.filters import folder, load, names
 from retinue.apps.ar.originals import original
 from retinue.apps.ar.settings import ArSettings
 from retinue.core.apps import AppRequest, Content, Services
@@ -37,9 +37,8 @@ async def list_filters(services: Services, request: AppRequest) -> Mapping[str, 
 
 def _all() -> list[dict[str, Any]]:
     rows = []
-    for name in filters.names():
-        spec = filters.load(name).spec
-        folder = filters.folder(name)
+    for name in names():
+        spec, place = load(name).spec, folder(name)
         rows.append(
             {
                 "name": name,
@@ -48,7 +47,7 @@ def _all() -> list[dict[str, Any]]:
                 "author": spec.author,
                 "license": spec.license,
                 "files": sorted(
-                    str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+                    str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()
                 ),
             }
         )
@@ -65,11 +64,11 @@ async def filter_file(services: Services, request: AppRequest) -> Content:
 
 
 def _file(name: str, wanted: str) -> Path:
-    if name not in filters.names():
-        raise NotFound(f"there is no filter {name!r}; there are: {', '.join(filters.names())}")
-    folder = filters.folder(name).resolve()
-    path = (folder / wanted).resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
+    if name not in names():
+        raise NotFound(f"there is no filter {name!r}; there are: {', '.join(names())}")
+    place = folder(name).resolve()
+    path = (place / wanted).resolve()
+    if not path.is_relative_to(place) or not path.is_file():
         raise InputNotFound(f"filter {name!r} has no file {wanted!r}")
     return path
 
