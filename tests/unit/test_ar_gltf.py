@@ -1,336 +1,461 @@
-"""glTF files: what is drawn of good ones, and what is said of bad ones."""
+"""glTF: what is read, what moves, and what is refused."""
 
-from __future__ import annotations
-
-import base64
 import io
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from retinue.apps.ar import gltf
-from retinue.core.errors import FilterInvalid
+from retinue.core.errors import FilterInvalid, RetinueError
 from retinue.core.settings import Limits
+from retinue.testing.gltf import GltfFile
 
-FLOAT, SHORT = 5126, 5123
-KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
-Document = dict[str, Any]
-SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
-
-
-class Maker:
-    """Puts a small document together."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.document: Document = {
-            "asset": {"version": "2.0"},
-            "scenes": [{"nodes": [0]}],
-            "nodes": [{"mesh": 0}],
-            "accessors": [],
-            "bufferViews": [],
-        }
-        primitive = {
-            "attributes": {"POSITION": self.add(SQUARE)},
-            "indices": self.add(np.array([[0], [1], [2], [0], [2], [3]], np.uint16)),
-        }
-        self.document["meshes"] = [{"primitives": [primitive]}]
-
-    @property
-    def primitive(self) -> Document:
-        found: Document = self.document["meshes"][0]["primitives"][0]
-        return found
-
-    def view(self, data: bytes) -> int:
-        self.data += b"\0" * (-len(self.data) % 4)
-        views = self.document["bufferViews"]
-        views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)})
-        self.data += data
-        return len(views) - 1
-
-    def add(self, values: np.ndarray) -> int:
-        values = values.reshape(len(values), -1)
-        accessors = self.document["accessors"]
-        accessors.append(
-            {
-                "bufferView": self.view(np.ascontiguousarray(values).tobytes()),
-                "componentType": FLOAT if values.dtype == np.float32 else SHORT,
-                "count": len(values),
-                "type": KINDS[values.shape[1]],
-            }
-        )
-        return len(accessors) - 1
-
-    def picture(self, data: bytes) -> None:
-        self.document["images"] = [{"bufferView": self.view(data)}]
-        self.document["textures"] = [{"source": 0}]
-        surface = {"baseColorTexture": {"index": 0}}
-        self.document["materials"] = [{"pbrMetallicRoughness": surface}]
-        self.primitive["attributes"]["TEXCOORD_0"] = self.add(SQUARE[:, :2].copy())
-        self.primitive["material"] = 0
-
-    def glb(self, path: Path) -> Path:
-        self.document["buffers"] = [{"byteLength": len(self.data)}]
-        return written(path, self.document, self.data)
+LIMITS = Limits(max_bytes=2**20, max_pixels=64 * 64, max_frames=1)
+SQUARE = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)], np.float32)
+TWO = np.array([(0, 1, 2), (0, 2, 3)], np.uint16)
+STILL = np.eye(4)
 
 
-def written(path: Path, document: Document, data: bytes) -> Path:
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    data += b"\0" * (-len(data) % 4)
-    whole = 12 + 8 + len(text) + 8 + len(data)
-    parts = (
-        struct.pack("<4sII", b"glTF", 2, whole),
-        struct.pack("<II", len(text), 0x4E4F534A),
-        text,
-        struct.pack("<II", len(data), 0x004E4942),
-        data,
-    )
-    path.write_bytes(b"".join(parts))
-    return path
+def png(width: int = 4, height: int = 4) -> bytes:
+    file = io.BytesIO()
+    pixels = np.arange(width * height * 4, dtype=np.uint8).reshape(height, width, 4)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
-def png(width: int = 2, height: int = 2) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGBA", (width, height), (255, 0, 0, 128)).save(out, "PNG")
-    return out.getvalue()
+def square(**more: Any) -> GltfFile:
+    file = GltfFile()
+    file.mesh(SQUARE, TWO, **more)
+    return file
 
 
-def test_a_square_is_two_triangles_with_normals_of_its_own(tmp_path: Path) -> None:
-    model = gltf.load(Maker().glb(tmp_path / "square.glb"))
-    assert (model.triangles, model.animations) == (2, ())
-    (draw,) = model.draws(np.diag([2.0, 2, 2, 1]), 0)
-    assert draw.geometry.positions.tolist() == SQUARE.tolist()
-    assert np.allclose(draw.geometry.normals, [0, 0, 1])
-    assert draw.matrix.tolist() == np.diag([2.0, 2, 2, 1]).tolist()
+def read(file: GltfFile, tmp_path: Path, limits: Limits = LIMITS) -> gltf.Model:
+    return gltf.load(file.save(tmp_path / "model.glb"), limits)
+
+
+def seen(model: gltf.Model, seconds: float = 0.0, matrix: Any = STILL, **more: Any) -> np.ndarray:
+    """Where the vertices of the first draw are."""
+    draw = model.draws(matrix, seconds, **more)[0]
+    positions = draw.geometry.positions if draw.positions is None else draw.positions
+    return positions @ draw.matrix[:3, :3].T + draw.matrix[:3, 3]
+
+
+@pytest.mark.parametrize("name", ["model.glb", "model.gltf"])
+def test_both_containers_are_read(tmp_path: Path, name: str) -> None:
+    model = gltf.load(square().save(tmp_path / name), LIMITS)
+    (draw,) = model.draws(STILL, 0.0)
+    assert model.triangles == 2
+    np.testing.assert_array_equal(draw.geometry.positions, SQUARE)
+    np.testing.assert_array_equal(draw.geometry.triangles, TWO)
+    np.testing.assert_allclose(draw.geometry.normals, np.tile([0, 0, 1.0], (4, 1)))
+    assert draw.material is not None and draw.material.metallic == 1.0
     low, high = model.bounds
-    assert low.tolist() == [0, 0, 0] and high.tolist() == [1, 1, 0]
+    np.testing.assert_allclose([low, high], [[0, 0, 0], [1, 1, 0]])
 
 
-def test_nodes_are_where_their_parents_put_them(tmp_path: Path) -> None:
-    maker = Maker()
-    quarter = [0, 0, np.sqrt(0.5), np.sqrt(0.5)]
-    maker.document["nodes"] = [
-        {"translation": [5, 0, 0], "rotation": quarter, "children": [1]},
-        {"mesh": 0, "translation": [1, 0, 0], "scale": [2, 2, 2]},
-    ]
-    (draw,) = gltf.load(maker.glb(tmp_path / "m.glb")).draws(np.eye(4), 0)
-    assert draw.matrix @ [0, 0, 0, 1] == pytest.approx([5, 1, 0, 1])
-    assert draw.matrix @ [1, 0, 0, 1] == pytest.approx([5, 3, 0, 1])
+def test_buffers_and_pictures_may_lie_beside_the_file(tmp_path: Path) -> None:
+    file = square()
+    uv = file.accessor(SQUARE[:, :2].copy(), "VEC2")
+    file.document["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"] = uv
+    file.document["meshes"][0]["primitives"][0]["material"] = 0
+    file.add("images", {"uri": "a%20skin.png"})
+    file.add("samplers", {"wrapS": 33648})
+    file.add("textures", {"source": 0, "sampler": 0})
+    file.add("materials", {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}})
+    file.document["buffers"] = [{"byteLength": len(file.blob), "uri": "data.bin"}]
+    (tmp_path / "a skin.png").write_bytes(png())
+    (tmp_path / "data.bin").write_bytes(bytes(file.blob))
+    material = gltf.load(file.save(tmp_path / "model.gltf"), LIMITS).draws(STILL, 0)[0].material
+    assert material is not None and material.texture is not None
+    assert material.texture.wrap == "mirror"
+    assert material.texture.pixels[0, 1].tolist() == [4, 5, 6, 7]
 
 
-def test_pictures_materials_and_files_beside_it(tmp_path: Path) -> None:
-    maker = Maker()
-    maker.picture(png())
-    maker.document["materials"][0] |= {"alphaMode": "BLEND", "doubleSided": True}
-    document = maker.document | {"buffers": [{"byteLength": len(maker.data), "uri": "a%20b.bin"}]}
-    (tmp_path / "a b.bin").write_bytes(maker.data)
-    (tmp_path / "m.gltf").write_text(json.dumps(document))
-    (draw,) = gltf.load(tmp_path / "m.gltf").draws(np.eye(4), 0)
-    assert draw.material is not None and draw.material.texture is not None
-    assert draw.material.texture.pixels[0, 0].tolist() == [255, 0, 0, 128]
-    assert (draw.material.alpha_mode, draw.material.double_sided) == ("blend", True)
-    inside = base64.b64encode(maker.data).decode()
-    document["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{inside}"
-    (tmp_path / "own.gltf").write_text(json.dumps(document))
-    assert gltf.load(tmp_path / "own.gltf").triangles == 2
+def test_material_values_are_kept(tmp_path: Path) -> None:
+    file = square(material=0)
+    surface = {"baseColorFactor": [0.5, 0.25, 1, 0.5], "metallicFactor": 0, "roughnessFactor": 0.3}
+    extras = {"alphaMode": "MASK", "alphaCutoff": 0.7, "doubleSided": True}
+    glow = {"emissiveFactor": [0, 1, 0], "extensions": {"KHR_materials_unlit": {}}}
+    file.add("materials", {"pbrMetallicRoughness": surface} | extras | glow)
+    file.document["extensionsRequired"] = ["KHR_materials_unlit"]
+    material = read(file, tmp_path).draws(STILL, 0)[0].material
+    assert material is not None
+    assert material.base_color == (0.5, 0.25, 1.0, 0.5)
+    assert (material.metallic, material.roughness) == (0.0, 0.3)
+    assert (material.alpha_mode, material.alpha_cutoff) == ("mask", 0.7)
+    assert material.double_sided and material.unlit and material.emissive == (0.0, 1.0, 0.0)
 
 
-def test_morph_targets_by_name_and_by_animation(tmp_path: Path) -> None:
-    maker = Maker()
-    up = np.zeros((4, 3), np.float32)
-    up[:, 1] = 3
-    maker.primitive["targets"] = [{"POSITION": maker.add(up)}]
-    maker.document["meshes"][0]["extras"] = {"targetNames": ["up"]}
-    times = maker.add(np.array([[0], [2]], np.float32))
-    amounts = maker.add(np.array([[0], [1]], np.float32))
-    channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
-    sampler = {"input": times, "output": amounts}
-    maker.document["animations"] = [{"name": "rise", "channels": [channel], "samplers": [sampler]}]
-    model = gltf.load(maker.glb(tmp_path / "m.glb"))
-    assert model.animations == ("rise",) and model.length("rise") == 2
-    for seconds, height in ((-1, 0), (0.5, 0.75), (1, 1.5), (9, 3)):
-        (draw,) = model.draws(np.eye(4), seconds, animation="rise")
-        positions = draw.geometry.positions if draw.positions is None else draw.positions
-        assert positions[0, 1] == pytest.approx(height)
-    (draw,) = model.draws(np.eye(4), 0, weights={"up": 2.0, "nothing": 1.0})
-    assert draw.positions is not None and draw.positions[0, 1] == 6
+def test_texture_transform_moves_coordinates(tmp_path: Path) -> None:
+    file = square(material=0)
+    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
+    attributes["TEXCOORD_1"] = file.accessor(SQUARE[:, :2].copy(), "VEC2")
+    file.add("images", {"bufferView": file.view(png())})
+    file.add("textures", {"source": 0})
+    move = {"offset": [0.5, 0], "scale": [2, 1], "rotation": np.pi / 2, "texCoord": 1}
+    info = {"index": 0, "extensions": {"KHR_texture_transform": move}}
+    file.add("materials", {"pbrMetallicRoughness": {"baseColorTexture": info}})
+    uv = read(file, tmp_path).draws(STILL, 0)[0].geometry.uv
+    # A quarter of a turn takes u to -v and v to u, where v goes down.
+    np.testing.assert_allclose(uv, [(0.5, 0), (0.5, -2), (1.5, -2), (1.5, 0)], atol=1e-6)
+
+
+def test_nodes_are_inside_each_other(tmp_path: Path) -> None:
+    file = square()
+    turned = {"rotation": [0, 0, np.sqrt(0.5), np.sqrt(0.5)], "children": [0]}
+    outer = file.add("nodes", turned)
+    root = file.add("nodes", {"translation": [10, 0, 0], "scale": [2, 2, 2], "children": [outer]})
+    file.document["scenes"][0]["nodes"] = [root]
+    model = read(file, tmp_path)
+    np.testing.assert_allclose(seen(model)[1], (10, 2, 0), atol=1e-6)
+    moved = np.eye(4)
+    moved[0, 3] = 5
+    np.testing.assert_allclose(seen(model, matrix=moved)[1], (15, 2, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("interpolation", "values", "at", "x"),
+    ("how", "values", "half"),
     [
-        ("LINEAR", [[0, 0, 0], [4, 0, 0]], 0.25, 1.0),
-        ("STEP", [[0, 0, 0], [4, 0, 0]], 0.9, 0.0),
-        ("CUBICSPLINE", [[0] * 3, [0] * 3, [0] * 3, [0] * 3, [4, 0, 0], [0] * 3], 0.5, 2.0),
-        ("CUBICSPLINE", [[0] * 3, [0] * 3, [4, 0, 0], [4, 0, 0], [4, 0, 0], [0] * 3], 0.25, 1.0),
+        ("LINEAR", [(0, 0, 0), (2, 0, 0)], 1.0),
+        ("STEP", [(0, 0, 0), (2, 0, 0)], 0.0),
+        ("CUBICSPLINE", [(0, 0, 0)] * 4 + [(2, 0, 0)] + [(0, 0, 0)], 1.0),
+        ("CUBICSPLINE", [(0, 0, 0), (0, 0, 0), (8, 0, 0), (0, 0, 0), (2, 0, 0), (0, 0, 0)], 2.0),
     ],
 )
-def test_translations_over_time(
-    tmp_path: Path, interpolation: str, values: list[list[float]], at: float, x: float
+def test_animations_move_nodes(tmp_path: Path, how: str, values: list[Any], half: float) -> None:
+    file = square()
+    file.animate(0, "translation", [1.0, 2.0], values, how)
+    model = read(file, tmp_path)
+    assert model.animations == ("move",) and model.length("move") == 2.0
+    assert seen(model)[0, 0] == 0.0
+    for seconds, x in ((0.0, 0.0), (1.5, half), (2.0, 2.0), (9.0, 2.0)):
+        np.testing.assert_allclose(seen(model, seconds, animation="move")[0, 0], x, atol=1e-6)
+
+
+def test_rotations_take_the_short_way(tmp_path: Path) -> None:
+    file = square()
+    quarter = np.array([0, 0, np.sqrt(0.5), np.sqrt(0.5)])
+    file.animate(0, "rotation", [0.0, 1.0], [(0, 0, 0, 1), tuple(-quarter)])
+    corner = seen(read(file, tmp_path), 0.5, animation="move")[1]
+    np.testing.assert_allclose(corner, (np.sqrt(0.5), np.sqrt(0.5), 0), atol=1e-6)
+
+
+def morphing() -> GltfFile:
+    file = square()
+    up = file.accessor(np.tile(np.float32([0, 0, 1]), (4, 1)), "VEC3")
+    wide = file.accessor(SQUARE * np.float32([1, 0, 0]), "VEC3")
+    file.document["meshes"][0]["primitives"][0]["targets"] = [{"POSITION": up}, {"POSITION": wide}]
+    file.document["meshes"][0] |= {"weights": [0, 0.5], "extras": {"targetNames": ["up", "wide"]}}
+    return file
+
+
+def test_morph_targets_add_up(tmp_path: Path) -> None:
+    file = morphing()
+    file.animate(0, "weights", [0.0, 1.0], [(0.0, 0.0), (1.0, 2.0)][0:2])
+    file.document["accessors"][-1] |= {"type": "SCALAR"}
+    model = read(file, tmp_path)
+    np.testing.assert_allclose(seen(model)[2], (1.5, 1, 0))
+    np.testing.assert_allclose(seen(model, 0.5, animation="move")[2], (2, 1, 0.5))
+    by_hand = seen(model, 0.5, animation="move", weights={"up": 3.0, "unknown": 1.0})
+    np.testing.assert_allclose(by_hand[2], (2, 1, 3))
+
+
+def skinned() -> GltfFile:
+    file = GltfFile()
+    joints = np.array([(0, 1, 0, 0)] * 4, np.uint8)
+    weights = np.array([(1, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (1, 1, 0, 0)], np.float32)
+    attributes = {
+        "JOINTS_0": file.accessor(joints, "VEC4"),
+        "WEIGHTS_0": file.accessor(weights, "VEC4"),
+    }
+    node = file.mesh(SQUARE, TWO, attributes)
+    file.document["nodes"][node] |= {"skin": 0, "translation": [100, 0, 0]}
+    tip = file.add("nodes", {"translation": [0, 1, 0]})
+    base = file.add("nodes", {"children": [tip]})
+    file.document["scenes"][0]["nodes"].append(base)
+    inverse = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))
+    inverse[1, 3, 1] = -1  # by columns
+    matrices = file.accessor(inverse.reshape(2, 16), "MAT4")
+    file.add("skins", {"joints": [base, tip], "inverseBindMatrices": matrices})
+    file.animate(tip, "translation", [0.0, 1.0], [(0, 1, 0), (0, 3, 0)])
+    return file
+
+
+def test_skins_pull_vertices(tmp_path: Path) -> None:
+    model = read(skinned(), tmp_path)
+    # The node's own place does not count, its joints' do.
+    np.testing.assert_allclose(seen(model), SQUARE, atol=1e-6)
+    np.testing.assert_allclose(
+        seen(model, 1.0, animation="move"), [(0, 0, 0), (1, 0, 0), (1, 3, 0), (0, 2, 0)], atol=1e-6
+    )
+    flat = np.diag([1.0, 1.0, 0.0, 1.0])
+    np.testing.assert_allclose(seen(model, matrix=flat), SQUARE, atol=1e-6)
+
+
+def test_sparse_and_normalized_accessors(tmp_path: Path) -> None:
+    file = square()
+    place = {"bufferView": file.view(np.array([2], np.uint8).tobytes()), "componentType": 5121}
+    what = {"bufferView": file.view(np.array([(7, 8, 9)], np.float32).tobytes())}
+    file.document["accessors"][0]["sparse"] = {"count": 1, "indices": place, "values": what}
+    colors = np.array([(0, 255, 51)] * 4, np.uint8)
+    padded = np.concatenate([colors, np.zeros((4, 1), np.uint8)], axis=1)
+    color = file.accessor(padded, "VEC3", normalized=True)
+    file.document["bufferViews"][-1]["byteStride"] = 4
+    file.document["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"] = color
+    geometry = read(file, tmp_path).draws(STILL, 0)[0].geometry
+    assert geometry.positions[2].tolist() == [7, 8, 9]
+    np.testing.assert_allclose(geometry.colors, [(0, 1, 0.2, 1)] * 4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted"), [(5, [(0, 1, 2), (2, 1, 3)]), (6, [(0, 1, 2), (0, 2, 3)])]
+)
+def test_strips_and_fans(tmp_path: Path, mode: int, wanted: list[Any]) -> None:
+    file = square(mode=mode)
+    file.document["meshes"][0]["primitives"][0].pop("indices")
+    assert read(file, tmp_path).draws(STILL, 0)[0].geometry.triangles.tolist() == list(
+        map(list, wanted)
+    )
+
+
+def _index(file: GltfFile) -> None:
+    file.blob[-2:] = struct.pack("<H", 4)
+
+
+def _primitive(file: GltfFile, **values: Any) -> None:
+    file.document["meshes"][0]["primitives"][0] |= values
+
+
+def _texture(file: GltfFile, data: bytes) -> None:
+    _primitive(file, material=0)
+    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
+    attributes["TEXCOORD_0"] = file.accessor(SQUARE[:, :2].copy(), "VEC2")
+    file.add("images", {"bufferView": file.view(data)})
+    file.add("textures", {"source": 0})
+    file.add("materials", {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}})
+
+
+def _uri(uri: str) -> Any:
+    return lambda f: f.document.update(buffers=[{"byteLength": 8, "uri": uri}])
+
+
+def _nodes(*children: list[int]) -> Any:
+    def change(file: GltfFile) -> None:
+        file.document["nodes"] = [{"children": one} for one in children]
+
+    return change
+
+
+def _nan(file: GltfFile) -> None:
+    file.blob[:4] = struct.pack("<f", np.nan)
+
+
+def _bones(file: GltfFile, **values: Any) -> None:
+    file.document.update(skinned().document)
+    file.blob[:] = skinned().blob
+    file.document["skins"][0] |= values
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a missing buffer": (_uri("gone.bin"), "missing"),
+    "no buffer": (lambda f: f.document.update(buffers=[{"byteLength": 999}]), "cut off|no data"),
+    "a short buffer": (_uri("data:;base64,AAAA"), "cut off"),
+    "damaged data": (_uri("data:;base64,A"), "damaged"),
+    "data that is text": (_uri("data:text/plain,hello"), "base64"),
+    "http": (_uri("http://127.0.0.1/x.bin"), "leads out"),
+    "a path up": (_uri("../x.bin"), "leads out"),
+    "a path up, hidden": (_uri("%2e%2e/x.bin"), "leads out"),
+    "an absolute path": (_uri("/etc/passwd"), "leads out"),
+    "a drive": (_uri("C:%5Cx.bin"), "leads out"),
+    "a zero byte": (_uri("a%00b"), "leads out"),
+    "a name without end": (_uri("a" * 5000), "found|missing"),
+    "the folder": (_uri("."), "missing"),
+    "a view beyond its buffer": (
+        lambda f: f.document["bufferViews"][0].update(byteLength=10**6),
+        "ends at",
+    ),
+    "an accessor beyond its view": (lambda f: f.document["accessors"][0].update(count=5), "needs"),
+    "an accessor in another place": (
+        lambda f: f.document["accessors"][0].update(byteOffset=2**30),
+        "needs",
+    ),
+    "a count without end": (lambda f: f.document["accessors"][0].update(count=2**30), "memory"),
+    "values from nowhere": (
+        lambda f: f.document["accessors"][0].update(count=2**30, bufferView=None),
+        "memory",
+    ),
+    "a count of less than nothing": (
+        lambda f: f.document["accessors"][0].update(count=-1),
+        "count",
+    ),
+    "an accessor of another type": (
+        lambda f: f.document["accessors"][0].update(type="VEC2"),
+        "VEC3",
+    ),
+    "an index that is out of range": (_index, "names vertex 4"),
+    "no such accessor": (lambda f: _primitive(f, indices=9), "accessor 9"),
+    "no such material": (lambda f: _primitive(f, material=3), "material 3"),
+    "no such mesh": (lambda f: f.document["nodes"][0].update(mesh=7), "mesh 7"),
+    "no such node": (lambda f: f.document["scenes"][0].update(nodes=[5]), "node 5"),
+    "no such scene": (lambda f: f.document.update(scene=3), "scene 3"),
+    "no positions": (lambda f: _primitive(f, attributes={}), "no positions"),
+    "other lengths": (
+        lambda f: _primitive(
+            f, attributes={"POSITION": 0, "NORMAL": f.accessor(SQUARE[:3].copy(), "VEC3")}
+        ),
+        "4 positions and 3 of NORMAL",
+    ),
+    "NaN": (_nan, "NaN"),
+    "a node inside itself": (_nodes([1], [0]), "itself"),
+    "a node inside two": (_nodes([1, 2], [2], []), "two nodes"),
+    "all nodes in a circle": (
+        lambda f: (_nodes([1], [0])(f), f.document.pop("scenes"), f.document.pop("scene")),
+        "circle",
+    ),
+    "an unknown extension": (
+        lambda f: f.document.update(extensionsRequired=["KHR_draco_mesh_compression"]),
+        "KHR_draco_mesh_compression",
+    ),
+    "glTF 1": (lambda f: f.document["asset"].update(version="1.0"), "2.0"),
+    "a number that is text": (lambda f: f.document["nodes"][0].update(mesh="0x"), "mesh"),
+    "a scale without end": (
+        lambda f: f.document["nodes"][0].update(scale=[1e300, 1e300, 1e300]),
+        "larger",
+    ),
+    "times that go back": (
+        lambda f: f.animate(0, "translation", [1, 0], [(0, 0, 0)] * 2),
+        "ascend",
+    ),
+    "values that do not fit": (
+        lambda f: f.animate(0, "translation", [0, 1], [(0, 0, 0)] * 3),
+        "do not fit",
+    ),
+    "no such node to move": (
+        lambda f: f.animate(9, "translation", [0, 1], [(0, 0, 0)] * 2),
+        "node 9",
+    ),
+    "a picture that is none": (lambda f: _texture(f, b"hello world, no picture"), "image 0"),
+    "a picture that is cut off": (lambda f: _texture(f, png()[:60]), "image 0"),
+    "a texture bomb": (lambda f: _texture(f, png(512, 512)), "pixels"),
+    "a joint that there is not": (lambda f: _bones(f, joints=[1]), "joint 1"),
+    "a joint that is no node": (lambda f: _bones(f, joints=[1, 77]), "node 77"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_files_are_refused(tmp_path: Path, name: str) -> None:
+    change, words = WRONG[name]
+    file = square()
+    change(file)
+    for suffix in (".glb", ".gltf"):
+        with pytest.raises(FilterInvalid, match=words):
+            gltf.load(file.save(tmp_path / f"model{suffix}"), LIMITS)
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(100))
+    (inner / "data.bin").symlink_to(tmp_path / "secret.bin")
+    file = square()
+    _uri("data.bin")(file)
+    with pytest.raises(FilterInvalid, match="leads out"):
+        gltf.load(file.save(inner / "model.gltf"), LIMITS)
+
+
+def test_memory_is_counted_over_all_values(tmp_path: Path) -> None:
+    file = square()
+    # 64 targets of 40,000 vertices that are not even in the file.
+    zeros = file.add("accessors", {"componentType": 5126, "count": 40_000, "type": "VEC3"})
+    _primitive(file, attributes={"POSITION": zeros}, targets=[{"POSITION": zeros}] * 64)
+    with pytest.raises(FilterInvalid, match="memory"):
+        read(file, tmp_path)
+    many = square()
+    primitive = many.document["meshes"][0]["primitives"][0]
+    big = many.add("accessors", {"componentType": 5126, "count": 40_000, "type": "VEC3"})
+    primitive["attributes"] = {"POSITION": big}
+    many.document["meshes"][0]["primitives"] = [primitive] * 4000
+    with pytest.raises(FilterInvalid, match="memory"):
+        read(many, tmp_path)
+
+
+def test_too_many_triangles_are_refused(tmp_path: Path) -> None:
+    file = GltfFile()
+    file.mesh(SQUARE, np.tile(TWO, (30_000, 1)))
+    file.document["nodes"] *= 4
+    file.document["scenes"][0]["nodes"] = [0, 1, 2, 3]
+    limits = Limits(max_bytes=16 * 2**20, max_pixels=64, max_frames=1)
+    with pytest.raises(FilterInvalid, match="240,000 triangles"):
+        read(file, tmp_path, limits)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "JSON"),
+        (b"glTF", "cut off"),
+        (b"{]", "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"asset": {"version": "2.0"}, "nodes": [{"scale": [NaN, 1, 1]}]}', "scale"),
+        (b"\xff\xfe\x00", "JSON"),
+        (struct.pack("<4sII", b"glTF", 1, 20) + bytes(8), "version 1"),
+        (struct.pack("<4sII", b"glTF", 2, 999) + bytes(8), "cut off"),
+        (struct.pack("<4sIIII", b"glTF", 2, 20, 99, 0x4E4F534A), "chunk"),
+        (struct.pack("<4sIIII", b"glTF", 2, 20, 0, 0x004E4942), "no JSON"),
+    ],
+)
+def test_what_is_no_gltf_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "model.glb"
+    path.write_bytes(data)
+    with pytest.raises(FilterInvalid, match=words):
+        gltf.load(path, LIMITS)
+
+
+def test_files_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
+    file = square()
+    file.view(bytes(2**20))
+    with pytest.raises(FilterInvalid, match="1,048,576 bytes"):
+        read(file, tmp_path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_damaged_files_are_refused_or_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    maker = Maker()
-    sampler = {
-        "input": maker.add(np.array([[0], [1]], np.float32)),
-        "output": maker.add(np.array(values, np.float32)),
-        "interpolation": interpolation,
-    }
-    channel = {"sampler": 0, "target": {"node": 0, "path": "translation"}}
-    maker.document["animations"] = [{"channels": [channel], "samplers": [sampler]}]
-    model = gltf.load(maker.glb(tmp_path / "m.glb"))
-    (draw,) = model.draws(np.eye(4), at, animation="0")
-    assert draw.matrix[0, 3] == pytest.approx(x)
-
-
-def test_a_skin_follows_its_joints(tmp_path: Path) -> None:
-    maker = Maker()
-    joints = np.array([[0, 1, 0, 0]] * 4, np.uint16)
-    weights = np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]], np.float32)
-    maker.primitive["attributes"] |= {
-        "JOINTS_0": maker.add(joints),
-        "WEIGHTS_0": maker.add(weights),
-    }
-    bind = np.stack([np.eye(4), np.eye(4)])
-    bind[1, 3, 0] = -7
-    maker.document["nodes"] = [
-        {"mesh": 0, "skin": 0, "translation": [100, 0, 0]},
-        {"children": [2]},
-        {"translation": [9, 0, 0]},
-    ]
-    maker.document["scenes"] = [{"nodes": [0, 1]}]
-    maker.document["skins"] = [
-        {
-            "joints": [1, 2],
-            "inverseBindMatrices": maker.add(bind.reshape(2, 16).astype(np.float32)),
-        }
-    ]
-    (draw,) = gltf.load(maker.glb(tmp_path / "m.glb")).draws(np.eye(4), 0)
-    assert draw.positions is not None
-    assert np.allclose(draw.positions - SQUARE, [[0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 0, 0]])
-
-
-def change(what: Callable[[Maker], None]) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        maker = Maker()
-        what(maker)
-        return maker.glb(folder / "bad.glb")
-
-    return make
-
-
-def set_(*path: Any, value: Any) -> Callable[[Path], Path]:
-    def what(maker: Maker) -> None:
-        place: Any = maker.document
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = value
-
-    return change(what)
-
-
-def cut(folder: Path) -> Path:
-    path = Maker().glb(folder / "bad.glb")
-    path.write_bytes(path.read_bytes()[:-20])
-    return path
-
-
-def uri(name: str) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        maker = Maker()
-        (folder / "inner").mkdir(exist_ok=True)
-        (folder / "outside.bin").write_bytes(maker.data)
-        (folder / "inner" / "link.bin").symlink_to(folder / "outside.bin")
-        document = maker.document | {"buffers": [{"byteLength": len(maker.data), "uri": name}]}
-        path = folder / "inner" / "bad.gltf"
-        path.write_text(json.dumps(document))
-        return path
-
-    return make
-
-
-def not_finite(maker: Maker) -> None:
-    values = SQUARE.copy()
-    values[2, 1] = np.nan
-    maker.primitive["attributes"]["POSITION"] = maker.add(values)
-
-
-def circle(maker: Maker) -> None:
-    maker.document["nodes"] = [{"children": [1]}, {"children": [0], "mesh": 0}]
-
-
-def plain(text: bytes) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = folder / "bad.gltf"
-        path.write_bytes(text)
-        return path
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (cut, "cut off"),
-        (plain(b""), "JSON"),
-        (plain(b"glTF\2\0\0\0"), "cut off"),
-        (plain(b"[" * 100_000), "JSON"),
-        (plain(b'{"asset": {"version": "1.0"}}'), "glTF 1.0"),
-        (plain(b'{"asset": 3}'), "not valid glTF"),
-        (set_("extensionsRequired", value=["KHR_draco_mesh_compression"]), "draco"),
-        (set_("nodes", 0, "mesh", value=5), "mesh 5"),
-        (set_("scenes", 0, "nodes", value=[7]), "node 7"),
-        (set_("accessors", 0, "count", value=5_000), "needs"),
-        (set_("accessors", 0, "count", value=2**30), "too many"),
-        (set_("accessors", 0, "type", value="VEC2"), "VEC2"),
-        (set_("accessors", 0, "bufferView", value=9), "buffer view 9"),
-        (set_("bufferViews", 0, "byteLength", value=10**6), "ends at byte"),
-        (set_("bufferViews", 0, "buffer", value=3), "buffer 3"),
-        (set_("meshes", 0, "primitives", 0, "material", value=1), "material 1"),
-        (change(not_finite), "NaN"),
-        (change(circle), "tree"),
-        (change(lambda maker: maker.picture(b"no picture")), "image 0"),
-        (change(lambda maker: maker.picture(png()[:40])), "image 0"),
-        (change(lambda maker: maker.picture(png(3000, 3000))), "pixels"),
-        (uri("nothing.bin"), "missing"),
-        (uri("../outside.bin"), "leads out"),
-        (uri("%2e%2e/outside.bin"), "leads out"),
-        (uri("/etc/passwd"), "leads out"),
-        (uri("link.bin"), "leads out"),
-        (uri("https://example.com/a.bin"), "leads out"),
-        (uri("data:;base64,####"), "data URI"),
-        (uri("data:text/plain,hello"), "base64"),
-    ],
-)
-def test_what_is_wrong_is_said(make: Callable[[Path], Path], said: str, tmp_path: Path) -> None:
-    limits = Limits(max_bytes=2**20, max_pixels=2_000_000)
-    with pytest.raises(FilterInvalid, match=said):
-        gltf.load(make(tmp_path), limits)
-
-
-def test_an_index_beyond_the_vertices(tmp_path: Path) -> None:
-    maker = Maker()
-    maker.primitive["indices"] = maker.add(np.array([[0], [1], [4]], np.uint16))
-    with pytest.raises(FilterInvalid, match="vertex 4"):
-        gltf.load(maker.glb(tmp_path / "m.glb"))
-
-
-def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
-    whole = Maker().glb(tmp_path / "m.glb").read_bytes()
-    draw = np.random.default_rng(0)
-    path = tmp_path / "damaged.glb"
-    for _ in range(300):
-        data = bytearray(whole)
-        for place in draw.integers(0, len(data), draw.integers(1, 6)):
-            data[place] = draw.integers(0, 256)
-        path.write_bytes(data)
-        try:
-            model = gltf.load(path)
-        except FilterInvalid:
-            continue
-        model.draws(np.eye(4), 0)
+    """Whatever is changed in a file, there is a model or a clear error."""
+    whole = bytearray(skinned().glb())
+    text = json.loads(bytes(whole[20 : 20 + struct.unpack_from("<I", whole, 12)[0]]))
+    if data.draw(st.booleans()):
+        for _ in range(data.draw(st.integers(1, 4))):
+            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    else:
+        file = skinned()
+        place: Any = file.document
+        while isinstance(place, dict | list) and place:
+            keys = sorted(place) if isinstance(place, dict) else range(len(place))
+            key = data.draw(st.sampled_from(list(keys)))
+            inner = place[key]
+            if not isinstance(inner, dict | list) or data.draw(st.integers(0, 5)) == 0:
+                place[key] = data.draw(
+                    st.none() | st.integers(-2, 2**33) | st.floats() | st.text() | st.just([])
+                )
+                break
+            place = inner
+        assert text
+        whole = bytearray(file.glb())
+    path = tmp_path_factory.mktemp("damaged") / "model.glb"
+    path.write_bytes(whole)
+    try:
+        model = gltf.load(path, LIMITS)
+        for draw in model.draws(STILL, 0.5, animation="move"):
+            assert len(draw.geometry.triangles) <= 100
+    except RetinueError as error:
+        assert isinstance(error, FilterInvalid) and len(error.message) < 500

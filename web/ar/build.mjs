@@ -44,8 +44,10 @@ await build({
     "@litertjs/wasm-utils": join(here, "src/net/wasm-loader.js"),
   },
   plugins: [litertModule],
-  external: ["node:fs", "node:crypto", "node:tty", "node:path", "node:url"],
+  external: ["/static/app.js", "node:fs", "node:crypto", "node:tty", "node:path", "node:url"],
   logLevel: "warning",
+  // Emscripten's script asks what kind of module it is in.
+  logOverride: { "commonjs-variable-in-esm": "silent" },
 });
 
 const wasm = await readFile(join(litert, `${WASM}.wasm`));

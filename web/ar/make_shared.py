@@ -1,7 +1,7 @@
 """Writes what the page shares with the program: ``python web/ar/make_shared.py``.
 
 ``src/shared.json`` has the schema of ``filter.toml``, the canonical face, the invisible head, the
-rings of make-up, the studio's lights and the settings of smoothing: each is written once, in Python.
+rings of make-up, the studio's lights and the settings of smoothing: each is written once.
 """
 
 from __future__ import annotations

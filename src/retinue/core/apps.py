@@ -200,12 +200,23 @@ class OpenServices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the console: a template and a script in the app's own ``console`` folder."""
+    """A page of the console: a template and a script in the app's own ``console`` folder.
+
+    Attributes:
+        path: Where it is.
+        title: In the navigation.
+        template: Its HTML.
+        script: Its module.
+        wasm: Whether it may run WebAssembly of the server's own.
+        camera: Whether it may ask for the camera, and play what the person gives it.
+    """
 
     path: str
     title: str
     template: str
     script: str
+    wasm: bool = False
+    camera: bool = False
 
 
 @dataclass(frozen=True, slots=True)

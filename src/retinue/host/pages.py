@@ -19,29 +19,48 @@ from starlette.types import Message, Receive, Scope, Send
 import retinue
 from retinue.core.apps import App, Page
 from retinue.core.errors import PluginError
-from retinue.host.edge import Headers, respond
+from retinue.host.edge import Headers, header_map, respond
 
 CONSOLE = Path(__file__).parent / "console"
 SWAGGER = Path(importlib.import_module("swagger_ui_bundle").swagger_ui_path)  # it has no types
 
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'{style}; img-src 'self' blob: data:; "
-    "connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'{script}; style-src 'self'{style}; "
+    "img-src 'self' blob: data:; connect-src 'self'; font-src 'self'; manifest-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-PAGE_POLICY = _POLICY.format(style="") + "; require-trusted-types-for 'script'"
-DOCS_POLICY = _POLICY.format(style=" 'unsafe-inline'")
+_NO_MARKUP = "; require-trusted-types-for 'script'"
+PAGE_POLICY = _POLICY.format(script="", style="") + _NO_MARKUP
+DOCS_POLICY = _POLICY.format(script="", style=" 'unsafe-inline'")
 STATIC_CACHE = b"no-cache"  # kept, and revalidated by its ETag: an upgrade shows at once
 
 
-def page_headers(policy: str) -> Headers:
+_PACKED: Headers = [
+    (b"content-type", b"application/wasm"),
+    (b"content-encoding", b"gzip"),
+    (b"vary", b"accept-encoding"),
+]
+
+
+def page_policy(page: Page) -> str:
+    """Return the content security policy of an app's page: nothing comes from elsewhere."""
+    script = " 'wasm-unsafe-eval'" if page.wasm else ""
+    media = "; media-src 'self' blob:" if page.camera else ""
+    return _POLICY.format(script=script, style="") + media + _NO_MARKUP
+
+
+def page_headers(policy: str, *, camera: bool = False) -> Headers:
     """Return the security headers of a page."""
+    own = b"self" if camera else b""
     return [
         (b"content-security-policy", policy.encode("ascii")),
         (b"referrer-policy", b"same-origin"),
         (b"x-frame-options", b"DENY"),
         (b"cross-origin-opener-policy", b"same-origin"),
-        (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
+        (
+            b"permissions-policy",
+            b"camera=(%b), microphone=(), geolocation=(), payment=()" % own,
+        ),
         (b"cache-control", b"no-cache"),
     ]
 
@@ -49,9 +68,9 @@ def page_headers(policy: str) -> Headers:
 class RenderedPage:
     """A page, rendered."""
 
-    def __init__(self, html: str, policy: str = PAGE_POLICY) -> None:
+    def __init__(self, html: str, policy: str = PAGE_POLICY, *, camera: bool = False) -> None:
         self._body = html.encode("utf-8")
-        self._headers = page_headers(policy)
+        self._headers = page_headers(policy, camera=camera)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with the page."""
@@ -59,24 +78,38 @@ class RenderedPage:
 
 
 class Static:
-    """A folder of static files, of the kinds that a page uses and no others."""
+    """A folder of static files, of the kinds that a page uses and no others.
 
-    SUFFIXES = (".js", ".css", ".svg", ".png", ".webmanifest", ".map")
+    WebAssembly is kept compressed, as ``NAME.wasm.gz``, and sent so; all browsers read that.
+    """
+
+    SUFFIXES = (".js", ".css", ".svg", ".png", ".webmanifest", ".map", ".wasm", ".txt")
 
     def __init__(self, folder: Path) -> None:
         self._files = StaticFiles(directory=folder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with a file."""
+        packed = scope["path"].endswith(".wasm")
 
-        async def with_cache(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"].append((b"cache-control", STATIC_CACHE))
+                headers = message["headers"]
+                if packed and message["status"] in (200, 206):
+                    headers[:] = [pair for pair in headers if pair[0] != b"content-type"]
+                    headers += _PACKED
+                headers.append((b"cache-control", STATIC_CACHE))
             await send(message)
 
         if not scope["path"].endswith(self.SUFFIXES):
             scope = {**scope, "path": scope["path"] + "/not-a-static-file"}
-        await self._files(scope, receive, with_cache)
+        elif packed:
+            if b"gzip" not in header_map(scope).get(b"accept-encoding", b""):
+                message = "this file is sent compressed; ask for it with Accept-Encoding: gzip"
+                await respond(send, 406, message.encode(), b"text/plain; charset=utf-8", [])
+                return
+            scope = {**scope, "path": scope["path"] + ".gz"}
+        await self._files(scope, receive, with_headers)
 
 
 def console_folder(app: App) -> Path:
@@ -138,7 +171,8 @@ class Console:
             folder = console_folder(app)
             script = f"/apps/{app.name}/{page.script}"
             html = self._render(folder, page.template, page.path, page.title, script)
-            routes.append(Route(page.path, RenderedPage(html), methods=["GET"]))
+            rendered = RenderedPage(html, page_policy(page), camera=page.camera)
+            routes.append(Route(page.path, rendered, methods=["GET"]))
         routes += [
             Mount(f"/apps/{app.name}", Static(console_folder(app)))
             for app in self._apps

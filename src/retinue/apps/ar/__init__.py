@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retinue.core.apps import App, Command, Route
+from retinue.core.apps import App, Command, Page, Route
 
 _STRING: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "number"}
@@ -63,5 +63,6 @@ APP = App(
             binary="application/octet-stream",
         ),
     ),
+    pages=(Page("/ar", "AR filters", "ar.html", "ar.js", wasm=True, camera=True),),
     commands=(Command("ar", "retinue.apps.ar.command:ar_cli"),),
 )

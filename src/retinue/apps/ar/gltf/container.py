@@ -27,6 +27,9 @@ JSON_CHUNK, BIN_CHUNK = 0x4E4F534A, 0x004E4942
 DTYPES: Final = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 PARTS: Final = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 MAX_JSON: Final = 8 * 2**20
+DECODED: Final = 4
+"""Values that a model may have in memory, in multiples of the limit of its files' bytes. Values
+that are not in the file, or that are referred to many times, cost memory all the same."""
 
 Item = TypeVar("Item")
 
@@ -56,6 +59,7 @@ class Container:
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits = path, limits
         self._left = limits.max_bytes
+        self._room = DECODED * limits.max_bytes
         data = self._read(path)
         text, self._binary = _chunks(data) if data[:4] == MAGIC else (data, b"")
         self.document = _parse(text)
@@ -85,22 +89,33 @@ class Container:
                 return base64.b64decode(body, validate=True)
             except binascii.Error as error:
                 raise FilterInvalid(f"a data URI is damaged ({error})") from error
-        steps = PurePosixPath(unquote(uri))
+        return self._read(self._inside(uri))
+
+    def _inside(self, uri: str) -> Path:
+        name = unquote(uri)
+        steps = PurePosixPath(name)
+        out = f"{uri[:80]!r} leads out of the model's folder; put the file there"
+        if steps.is_absolute() or ".." in steps.parts or any(sign in name for sign in ":\\\0"):
+            raise FilterInvalid(out)
         folder = self.path.parent.resolve()
-        named = steps.is_absolute() or ".." in steps.parts or ":" in uri or "\\" in uri
-        path = (folder / steps).resolve() if not named else folder
-        if named or not path.is_relative_to(folder):
-            raise FilterInvalid(f"{uri[:80]!r} leads out of the model's folder; put the file there")
-        if not path.is_file():
-            raise FilterInvalid(f"its file {uri[:80]!r} is missing")
-        return self._read(path)
+        try:
+            path = (folder / steps).resolve()
+            there = path.is_file()
+        except (OSError, RuntimeError) as error:
+            raise FilterInvalid(f"its file {uri[:80]!r} cannot be found: {error}") from error
+        if not path.is_relative_to(folder):
+            raise FilterInvalid(out)
+        if not there:
+            raise FilterInvalid(f"its file {uri[:80]!r} is missing; put it beside {self.path.name}")
+        return path
 
     def buffer(self, index: int) -> bytes:
         """Return a buffer's bytes, of the announced length."""
         if index not in self._buffers:
             spec = item(self.document.buffers, index, "buffer")
-            inside = spec.uri is None
-            data = self._binary if inside and index == 0 else self._beside(spec.uri or "")
+            if spec.uri is None and (index or not self._binary):
+                raise FilterInvalid(f"buffer {index} has no data; export the model again")
+            data = self._binary if spec.uri is None else self._beside(spec.uri)
             if len(data) < spec.byteLength:
                 raise FilterInvalid(
                     f"buffer {index} has {len(data):,} bytes of {spec.byteLength:,}: it is cut off"
@@ -127,7 +142,7 @@ class Container:
         if spec.type not in kinds:
             raise FilterInvalid(f"accessor {index} is {spec.type}, not {' or '.join(kinds)}")
         parts, dtype = PARTS[spec.type], np.dtype(DTYPES[spec.componentType])
-        self._check_size(spec, index, parts * dtype.itemsize)
+        self.reserve(spec.count * parts * max(4, dtype.itemsize), f"accessor {index}")
         if spec.bufferView is None:
             values = np.zeros((spec.count, parts), dtype)
         else:
@@ -143,9 +158,18 @@ class Container:
             raise FilterInvalid(f"accessor {index} holds NaN or infinity")
         return values
 
-    def _check_size(self, spec: Accessor, index: int, size: int) -> None:
-        if spec.count * size > self.limits.max_bytes:
-            raise FilterInvalid(f"accessor {index} has {spec.count:,} values: too many")
+    def reserve(self, size: int, what: str) -> None:
+        """Count bytes that values take in memory.
+
+        Raises:
+            FilterInvalid: they are too many together.
+        """
+        self._room -= size
+        if self._room < 0:
+            raise FilterInvalid(
+                f"with {what} the model takes more than {DECODED * self.limits.max_bytes:,} bytes "
+                "of memory; give it fewer vertices"
+            )
 
     def _sparse(self, spec: Accessor, values: NDArray[Any], index: int) -> NDArray[Any]:
         sparse = spec.sparse

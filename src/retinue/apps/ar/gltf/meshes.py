@@ -44,11 +44,15 @@ class Piece:
         """Return positions and normals with morph targets (T,) applied."""
         normals = self.geometry.normals
         assert normals is not None
-        some = amounts[: len(self.moves)].astype(np.float32)
-        if not some.any():
+        some = np.flatnonzero(amounts[: len(self.moves)])
+        if not len(some):
             return self.geometry.positions, normals
-        positions = self.geometry.positions + np.tensordot(some, self.moves[: len(some)], 1)
-        return positions, unit(normals + np.tensordot(some, self.turns[: len(some)], 1))
+        positions, turned = self.geometry.positions.copy(), normals.copy()
+        for target in some:
+            amount = np.float32(amounts[target])
+            positions += amount * self.moves[target]
+            turned += amount * self.turns[target]
+        return positions, unit(turned)
 
 
 def target_names(mesh: Mesh, count: int) -> tuple[str, ...]:
@@ -130,6 +134,7 @@ def _triangles(container: Container, spec: Primitive, count: int) -> NDArray[np.
 
 
 def _targets(container: Container, spec: Primitive, count: int) -> tuple[Floats, Floats]:
+    container.reserve(24 * len(spec.targets) * count, "morph targets")
     moves = np.zeros((len(spec.targets), count, 3), np.float32)
     turns = np.zeros_like(moves)
     for number, target in enumerate(spec.targets):
@@ -155,7 +160,9 @@ def _pull(
 
 def unit(vectors: Floats) -> Floats:
     """Return vectors (N, 3) of length 1; what has no direction looks along z."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    if lengths.min(initial=1.0) > 1e-12:
+        return np.asarray(vectors / lengths, np.float32)
     fallback = np.array([0, 0, 1], np.float32)
     return np.where(lengths > 1e-12, vectors / np.maximum(lengths, 1e-12), fallback).astype(
         np.float32

@@ -20,6 +20,8 @@ from retinue.core.errors import FilterInvalid
 from retinue.core.settings import Limits
 
 Matrix = NDArray[np.float64]
+FARTHEST: Final = 1e6
+"""Units from the origin that a vertex may be at rest."""
 LIMITS: Final = Limits(max_bytes=16 * 2**20, max_pixels=4096 * 4096, max_frames=1)
 
 
@@ -72,6 +74,10 @@ class Model:
         self.triangles = sum(len(piece.geometry.triangles) for piece in drawn)
         if self.triangles > MAX_TRIANGLES:
             raise FilterInvalid(f"it has {self.triangles:,} triangles; at most {MAX_TRIANGLES:,}")
+        with np.errstate(all="ignore"):
+            low, high = self.bounds
+        if not max(-low.min(), high.max()) <= FARTHEST:
+            raise FilterInvalid(f"it is larger than {FARTHEST:g} units; look at its nodes' scales")
 
     def _mesh(self, node: int) -> int:
         mesh = self._document.nodes[node].mesh
@@ -132,7 +138,7 @@ class Model:
         for index in self._order:
             parent = self._parents[index]
             own = _local(self._document.nodes[index], index, changed)
-            places[index] = (matrix if parent is None else places[parent]) @ own
+            places[index] = own if parent is None else places[parent] @ own
         found: list[Draw] = []
         for index in self._order:
             mesh = self._mesh(index)
@@ -169,21 +175,34 @@ class Model:
         node, geometry = self._document.nodes[index], piece.geometry
         skinned = node.skin is not None and piece.joints is not None
         if not skinned and not amounts.any():
-            return Draw(geometry, piece.material, places[index])
+            return Draw(geometry, piece.material, matrix @ places[index])
         positions, normals = piece.morphed(amounts)
         if not skinned:
-            return Draw(geometry, piece.material, places[index], positions, normals)
+            return Draw(geometry, piece.material, matrix @ places[index], positions, normals)
         assert node.skin is not None and piece.joints is not None and piece.weights is not None
         skin = self._skins[node.skin]
         # A skinned mesh stands where its joints are; its own node's place does not count.
-        back = np.linalg.inv(matrix)
-        bones = np.stack([back @ places.get(joint, matrix) for joint in skin.joints]) @ skin.inverse
-        mixed = np.einsum("nk,nkij->nij", piece.weights, bones[piece.joints])
-        moved = np.einsum("nij,nj->ni", mixed[:, :3, :3], positions) + mixed[:, :3, 3]
-        turned = np.einsum("nij,nj->ni", mixed[:, :3, :3], normals)
-        return Draw(
-            geometry, piece.material, matrix, moved.astype(np.float32), unit(turned.astype("f4"))
-        )
+        still = np.eye(4)
+        bones = np.stack([places.get(joint, still) for joint in skin.joints]) @ skin.inverse
+        positions, normals = _pulled(bones, piece.joints, piece.weights, positions, normals)
+        return Draw(geometry, piece.material, matrix, positions, normals)
+
+
+def _pulled(
+    bones: Matrix,
+    joints: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    positions: NDArray[np.float32],
+    normals: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return positions and normals (N, 3), moved with four joints each."""
+    flat = bones[:, :3].reshape(-1, 12).astype(np.float32)
+    mixed = weights[:, :1] * flat[joints[:, 0]]
+    for slot in range(1, 4):
+        mixed += weights[:, slot : slot + 1] * flat[joints[:, slot]]
+    rows = mixed.reshape(-1, 3, 4)
+    moved = np.einsum("nij,nj->ni", rows[:, :, :3], positions) + rows[:, :, 3]
+    return moved, unit(np.einsum("nij,nj->ni", rows[:, :, :3], normals))
 
 
 def load(path: Path, limits: Limits = LIMITS) -> Model:

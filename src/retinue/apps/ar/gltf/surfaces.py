@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +13,8 @@ from retinue.apps.ar.gltf.document import TextureInfo
 from retinue.apps.ar.render.scene import Material, Texture
 from retinue.core.errors import FilterInvalid
 
+MAX_SIDE: Final = 2048
+"""A larger picture is made smaller when it is read: more cannot be seen."""
 WRAPS: Final = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
 TRANSFORM: Final = "KHR_texture_transform"
 
@@ -58,7 +61,12 @@ class Surfaces:
             return 0, np.eye(3)
         spec = item(self._container.document.materials, index, "material")
         info = spec.pbrMetallicRoughness.baseColorTexture
-        return (info.texCoord, _transform(info)) if info else (0, np.eye(3))
+        if info is None:
+            return 0, np.eye(3)
+        given = info.extensions.get(TRANSFORM)
+        other = given.get("texCoord") if isinstance(given, dict) else None
+        which = other if type(other) is int and other >= 0 else info.texCoord
+        return which, _transform(info)
 
     def _texture(self, index: int) -> Texture:
         if index not in self._textures:
@@ -79,8 +87,17 @@ class Surfaces:
             most = self._container.limits.max_pixels
             if self._pixels > most:
                 raise FilterInvalid(f"its pictures have more than {most:,} pixels together")
-            self._pictures[index] = pixels
+            self._pictures[index] = _smaller(pixels)
         return self._pictures[index]
+
+
+def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    longest = max(pixels.shape[:2])
+    if longest <= MAX_SIDE:
+        return pixels
+    width, height = (max(1, round(side * MAX_SIDE / longest)) for side in pixels.shape[1::-1])
+    made = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(made, np.uint8)
 
 
 def _transform(info: TextureInfo) -> NDArray[np.float64]:

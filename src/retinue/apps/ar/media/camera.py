@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.apps.ar.media.frames import Frame
+from retinue.apps.ar.media.frames import Colour, Frame
 from retinue.core.errors import InputNotFound, Unavailable
 
 SIZE: Final = (1280, 720)
@@ -22,11 +23,23 @@ SILENCE_S: Final = 3.0
 """Without a frame for so long, a camera counts as unplugged."""
 START_S: Final = 10.0
 """A camera may take so long until its first frame."""
+WARM_UP_S: Final = 0.3
+"""Frames that come so soon after the first are left out: exposure is not found yet."""
+RELEASE_S: Final = 1.0
+"""So long is waited for the device to be free again."""
 
 Capture = Callable[[int], Any]
 
 
 def _open(number: int) -> Any:
+    device = Path(f"/dev/video{number}")
+    if device.exists() and not os.access(device, os.R_OK | os.W_OK):
+        raise InputNotFound(
+            f"{device} may not be opened; sudo usermod -aG video $USER, and log in again"
+        )
+    if not device.exists():
+        # OpenCV would say so on standard error, in its own words.
+        return cv2.VideoCapture()
     return cv2.VideoCapture(number, cv2.CAP_V4L2)
 
 
@@ -35,7 +48,10 @@ class CameraSource:
 
     Args:
         number: N of ``/dev/videoN``.
+        size: Width and height that are asked for, in pixels; it may give others.
+        fps: Frames a second that are asked for.
         mirrored: Whether frames are shown as in a mirror.
+        silence_s: Seconds without a frame after which it counts as unplugged.
         capture: Opens the device; by default OpenCV does.
 
     Raises:
@@ -43,12 +59,21 @@ class CameraSource:
         Unavailable: it gives no frame.
     """
 
-    is_image, is_live, frames = False, True, 0
-    tick = Fraction(1, 10_000)
+    is_image, is_live, frames, damaged = False, True, 0, 0
+    tick, colour, aspect = Fraction(1, 10_000), Colour(), Fraction(1)
     audio: Path | None = None
 
-    def __init__(self, number: int, *, mirrored: bool = False, capture: Capture = _open) -> None:
-        self._name, self._mirrored = f"camera {number}", mirrored
+    def __init__(
+        self,
+        number: int,
+        *,
+        size: tuple[int, int] = SIZE,
+        fps: float = FPS,
+        mirrored: bool = False,
+        silence_s: float = SILENCE_S,
+        capture: Capture = _open,
+    ) -> None:
+        self._name, self._mirrored, self._silence_s = f"camera {number}", mirrored, silence_s
         self._device = capture(number)
         if not self._device.isOpened():
             self._device.release()
@@ -56,40 +81,63 @@ class CameraSource:
                 f"there is no {self._name}, or another program uses it; "
                 "ls /dev/video* shows what there is"
             )
-        self._device.set(cv2.CAP_PROP_FRAME_WIDTH, SIZE[0])
-        self._device.set(cv2.CAP_PROP_FRAME_HEIGHT, SIZE[1])
-        self._device.set(cv2.CAP_PROP_FPS, FPS)
+        self._ask(size, fps)
         told = float(self._device.get(cv2.CAP_PROP_FPS))
-        self.fps = told if 0 < told < 1000 else FPS
-        self.dropped = 0
+        self.fps = told if 0 < told < 1000 else fps
+        self.dropped, self.ended = 0, False
         self._new = threading.Condition()
         self._newest: tuple[float, NDArray[np.uint8]] | None = None
+        self._shape: tuple[int, ...] | None = None
         self._lost = self._closed = False
-        threading.Thread(target=self._take, name=self._name, daemon=True).start()
+        self._thread = threading.Thread(target=self._take, name=self._name, daemon=True)
+        self._thread.start()
         first = self._next(START_S)
         if first is None:
             self.close()
             raise Unavailable(f"{self._name} gives no picture; plug it in again")
-        self._first = first
+        self._first = self._warm(first)
         self.height, self.width = first[1].shape[:2]
+
+    def _ask(self, size: tuple[int, int], fps: float) -> None:
+        # Uncompressed, most cameras give 720p at 10 frames a second only: USB 2 carries no more.
+        self._device.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        self._device.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+        self._device.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        self._device.set(cv2.CAP_PROP_FPS, fps)
+        self._device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def _warm(self, first: tuple[float, NDArray[np.uint8]]) -> tuple[float, NDArray[np.uint8]]:
+        with self._new:
+            self._new.wait_for(lambda: self._lost, WARM_UP_S)
+            newest, self._newest = self._newest, None
+        self.dropped += newest is not None
+        return newest or first
 
     def _take(self) -> None:
         while not self._closed:
-            read, pixels = self._device.read()
+            try:
+                read, pixels = self._device.read()
+            except cv2.error:
+                read, pixels = False, None
             now = time.monotonic()
             with self._new:
                 if not read:
                     self._lost = True
                     self._new.notify_all()
                     break
-                self.dropped += self._newest is not None
-                self._newest = (now, pixels)
-                self._new.notify_all()
+                self._shape = self._shape or pixels.shape
+                # Of another size than the first: the device is being set anew. It counts as silent.
+                if pixels.shape == self._shape:
+                    self.dropped += self._newest is not None
+                    self._newest = (now, pixels)
+                    self._new.notify_all()
         self._device.release()
 
     def _next(self, patience: float) -> tuple[float, NDArray[np.uint8]] | None:
         with self._new:
-            self._new.wait_for(lambda: self._newest is not None or self._lost, patience)
+            self._new.wait_for(
+                lambda: self._newest is not None or self._lost or self._closed, patience
+            )
             found, self._newest = self._newest, None
             return found
 
@@ -114,15 +162,19 @@ class CameraSource:
                     "What was recorded so far is kept"
                 )
             taken, bgr = found
-            if bgr.shape[:2] == (self.height, self.width):
-                pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                if self._mirrored:
-                    pixels = np.ascontiguousarray(pixels[:, ::-1])
-                seconds = taken - begin
-                yield Frame(index, seconds, pixels, round(seconds / self.tick))
-                index += 1
-            found = self._next(SILENCE_S)
+            if self._mirrored:
+                bgr = np.asarray(cv2.flip(bgr, 1), np.uint8)
+            pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            seconds = taken - begin
+            yield Frame(index, seconds, pixels, round(seconds / self.tick))
+            index += 1
+            found = self._next(self._silence_s)
+        self.ended = True
 
     def close(self) -> None:
         """Let the camera go. May be called twice."""
-        self._closed = True
+        with self._new:
+            self._closed = True
+            self._new.notify_all()
+        # A driver that hangs keeps its own thread, not this one.
+        self._thread.join(RELEASE_S)

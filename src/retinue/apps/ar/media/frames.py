@@ -12,6 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """What a video says of its colours, by the numbers of ITU-T H.273; 2 is "unspecified".
+
+    Attributes:
+        matrix: Between RGB and what is stored.
+        primaries: What red, green and blue are.
+        transfer: From light to number, gamma.
+    """
+
+    matrix: int = 1
+    primaries: int = 1
+    transfer: int = 1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """A picture and its time.
@@ -39,12 +54,16 @@ class Source(Protocol):
         width: Of an upright frame in pixels.
         height: Of an upright frame in pixels.
         fps: Frames a second, about.
-        frames: How many there are, 0 where nobody knows.
+        frames: How many there are, about; 0 where nobody knows.
         tick: Seconds of one unit of a frame's time stamp.
         is_image: Whether it is one still picture.
         is_live: Whether frames come as time passes.
         audio: The file that its sound is in; None without any.
+        colour: What its colours are.
+        aspect: Width of a pixel over its height, as it is to be shown.
         dropped: Frames that came and were not taken, because their taker was slow.
+        damaged: Frames so far that could not be decoded.
+        ended: Whether its last frame was given.
     """
 
     width: int
@@ -55,7 +74,11 @@ class Source(Protocol):
     is_image: bool
     is_live: bool
     audio: Path | None
+    colour: Colour
+    aspect: Fraction
     dropped: int
+    damaged: int
+    ended: bool
 
     def __enter__(self) -> Self: ...
 

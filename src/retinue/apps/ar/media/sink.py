@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from retinue.apps.ar.media.frames import Frame, Source
-from retinue.apps.ar.media.sources import pyav
-from retinue.core.errors import DiskFull, InvalidRequest, StorageError, storage_errors
+from retinue.apps.ar.media.frames import Colour, Frame, Source
+from retinue.apps.ar.media.output import Output
+from retinue.apps.ar.media.pictures import pyav
+from retinue.apps.ar.media.sound import Sound
+from retinue.core.errors import InvalidRequest, StorageError, storage_errors
 from retinue.media.encode import encode_jpeg, encode_png
 
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp")
+PICTURES: Final = {".jpg": 65_500, ".jpeg": 65_500, ".png": 65_535, ".webp": 16_383}
+"""Longest side of a photo by its suffix, in pixels."""
 ENCODERS: Final = {
     ".mp4": ("libx264", "libopenh264", "mpeg4"),
     ".mov": ("libx264", "libopenh264", "mpeg4"),
@@ -29,17 +31,27 @@ ENCODERS: Final = {
 }
 OPTIONS: Final = {
     "libx264": {"preset": "veryfast", "crf": "20"},
+    "libopenh264": {"b": "8000000"},
     "mpeg4": {"qscale": "3"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "crf": "30", "row-mt": "1"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "6", "crf": "12"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "crf": "30", "b": "0", "row-mt": "1"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "6", "crf": "12", "b": "8000000"},
 }
-FRAGMENTED: Final = {"movflags": "frag_keyframe+delay_moov+default_base_moof"}
-"""An MP4 file whose end is missing can be played so."""
-SOUND: Final = {".webm": ("opus", "vorbis"), ".mp4": ("aac", "mp3", "ac3", "opus", "alac")}
-"""Codecs that a container takes as they are; others become ``NEW_SOUND``."""
-NEW_SOUND: Final = {".webm": "libopus"}
+LIVE: Final = {
+    "libx264": {"preset": "superfast", "crf": "20"},
+    "libvpx-vp9": {"cpu-used": "8"},
+    "libvpx": {"cpu-used": "12"},
+}
+"""What is less small but fast enough for a camera."""
+FRAGMENTED: Final = {"movflags": "hybrid_fragmented+frag_keyframe+delay_moov+default_base_moof"}
+"""An MP4 file whose end is missing can be played; at its end it becomes an ordinary one."""
+FINEST_CLOCK: Final = 10_000
+MOST_CLOCK: Final = 2**31 - 1
 MOST_MPEG4_STEPS: Final = 65_535
 KEY_EVERY_S: Final = 1.0
+MATRICES: Final = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""From H.273's numbers of matrices to the scaler's; "unspecified" is what it takes it for."""
+LIMITED: Final = 1
+"""H.273's range that players expect: black is 16."""
 
 
 def open_sink(path: Path, like: Source) -> ImageSink | VideoSink:
@@ -54,6 +66,11 @@ def open_sink(path: Path, like: Source) -> ImageSink | VideoSink:
     if suffix in PICTURES:
         if not like.is_image:
             raise InvalidRequest(f"{path} is a photo's name; a video goes to .mp4, .mkv or .webm")
+        if max(like.width, like.height) > PICTURES[suffix]:
+            raise InvalidRequest(
+                f"{path}: {suffix} files have sides of {PICTURES[suffix]:,} pixels at most, not "
+                f"{like.width:,} x {like.height:,}; write a .png"
+            )
         return ImageSink(path)
     if suffix not in ENCODERS:
         known = ", ".join((*PICTURES, *ENCODERS))
@@ -99,51 +116,65 @@ class ImageSink:
 class VideoSink:
     """Writes a video as its frames come; what is written so far can be played at any moment.
 
+    Frames keep the source's time stamps, colours and shape of pixels, and its sound goes along.
+    A file that exists is replaced when the first frame comes.
+
     Args:
-        path: The file; one that exists is replaced.
-        like: Gives size, rate, time stamps and sound.
+        path: The file.
+        like: The source, for all that is kept.
 
     Raises:
         StorageError: it cannot be written there, or there is no encoder.
     """
 
     def __init__(self, path: Path, like: Source) -> None:
-        self._av, self._path = pyav(), path
+        self._av, self._path, self._like = pyav(), path, like
         self._suffix = path.suffix.lower()
-        self._size = (like.width, like.height)
-        self._even = (like.width + like.width % 2, like.height + like.height % 2)
-        self._first: int | None = None
-        with storage_errors(path, "writing"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Before FFmpeg tries: its own messages do not tell a missing right from a bad name.
-            path.open("wb").close()
-        options = FRAGMENTED if self._suffix in (".mp4", ".mov") else {}
-        with self._errors():
-            self._file = self._av.open(str(path.absolute()), "w", options=dict(options))
-        try:
-            self._video = self._add_video(like)
-            self._sound = _Sound(self._av, like.audio, self._file, self._suffix)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _add_video(self, like: Source) -> Any:
         names = [n for n in ENCODERS[self._suffix] if n in self._av.codecs_available]
         if not names:
             raise StorageError(f"this FFmpeg has no encoder for {self._suffix} files")
+        self._encoder = names[0]
+        self._even = (like.width + like.width % 2, like.height + like.height % 2)
         # MPEG-4 part 2 counts in at most 65,535 steps a second.
-        coarse = names[0] == "mpeg4" and like.tick.denominator > MOST_MPEG4_STEPS
+        coarse = self._encoder == "mpeg4" and like.tick.denominator > MOST_MPEG4_STEPS
         self._tick = Fraction(1, 10_000) if coarse else like.tick
-        self._like_tick = like.tick
-        with self._errors():
-            rate = Fraction(like.fps).limit_denominator(1001)
-            stream = self._file.add_stream(names[0], rate=rate)
-            stream.width, stream.height = self._even
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.gop_size = max(1, round(KEY_EVERY_S * like.fps))
-            stream.codec_context.max_b_frames = 0
-            stream.time_base = stream.codec_context.time_base = self._tick
-            stream.options = dict(OPTIONS.get(names[0], {}))
+        self._matrix = MATRICES.get(like.colour.matrix)
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
+        self._output = Output(path)
+        self._file: Any = None
+        self._until = 0.0
+
+    def _open(self) -> None:
+        container = "matroska" if self._suffix == ".mkv" else self._suffix[1:]
+        options = {"flush_packets": "1"}
+        if self._suffix in (".mp4", ".mov"):
+            # What a first frame's time stamp is rounded to, else a millisecond.
+            clock = self._tick.denominator * -(-FINEST_CLOCK // self._tick.denominator)
+            options |= {**FRAGMENTED, "movie_timescale": str(min(clock, MOST_CLOCK))}
+        self._output.open()
+        file = self._av.open(self._output, "w", format=container, options=options)
+        self._video = self._add_video(file)
+        self._sound = Sound(self._av, self._like.audio, file, self._suffix)
+        self._file = file
+
+    def _add_video(self, file: Any) -> Any:
+        rate = Fraction(self._like.fps).limit_denominator(1001)
+        stream = file.add_stream(self._encoder, rate=rate)
+        context = stream.codec_context
+        stream.width, stream.height = self._even
+        stream.pix_fmt = "yuv420p"
+        context.gop_size = max(1, round(KEY_EVERY_S * self._like.fps))
+        context.max_b_frames = 0
+        stream.time_base = context.time_base = self._tick
+        options = dict(OPTIONS[self._encoder])
+        if self._like.is_live:
+            options |= LIVE.get(self._encoder, {})
+        stream.options = options
+        colour = self._like.colour if self._matrix else Colour()
+        context.colorspace, context.color_range = colour.matrix, LIMITED
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        if self._like.aspect != 1:
+            context.sample_aspect_ratio = self._like.aspect
         return stream
 
     def write(self, pixels: NDArray[np.uint8], frame: Frame) -> bool:
@@ -153,120 +184,75 @@ class VideoSink:
             InvalidRequest: it is of another size than the source's.
             DiskFull, StorageError: it cannot be written; what was is kept.
         """
-        if pixels.shape != (self._size[1], self._size[0], 3):
-            raise InvalidRequest(f"a frame of {pixels.shape} in a video of {self._size}")
-        if self._even != self._size:
-            wide, high = (e - s for e, s in zip(self._even, self._size, strict=True))
+        size = (self._like.width, self._like.height)
+        if pixels.shape != (size[1], size[0], 3):
+            raise InvalidRequest(
+                f"a frame of {pixels.shape[1]} x {pixels.shape[0]} in a video of {size[0]} x "
+                f"{size[1]}: all frames of a file have one size"
+            )
+        with self._errors():
+            if self._file is None:
+                self._open()
+            picture = self._picture(pixels)
+            picture.pts = round(frame.ticks * self._like.tick / self._tick)
+            picture.time_base = self._tick
+            now = float(frame.ticks * self._like.tick)
+            self._until = now + 1 / self._like.fps
+            self._sound.until(now)
+            self._file.mux(self._video.encode(picture))
+        return True
+
+    def _picture(self, pixels: NDArray[np.uint8]) -> Any:
+        wide, high = self._even[0] - pixels.shape[1], self._even[1] - pixels.shape[0]
+        if wide or high:
             pixels = np.asarray(
                 cv2.copyMakeBorder(pixels, 0, high, 0, wide, cv2.BORDER_REPLICATE), np.uint8
             )
-        picture = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        picture.pts = round(frame.ticks * self._like_tick / self._tick)
-        picture.time_base = self._tick
-        with self._errors():
-            self._sound.until(self._file, float(frame.ticks * self._like_tick))
-            for packet in self._video.encode(picture):
-                self._file.mux(packet)
-        return True
+        return self._reformatter.reformat(
+            self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=self._matrix or 1,
+            dst_color_range=LIMITED,
+        )
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
+        failure: Exception | None = None
         try:
             yield
-        except self._av.FFmpegError as error:
-            code = getattr(error, "errno", None)
-            if code == errno.ENOSPC:
-                raise DiskFull(
-                    f"no room left for {self._path}; what was recorded so far can be played"
-                ) from error
-            raise StorageError(f"writing {self._path}: {error}") from error
-        except OSError as error:
-            kind = DiskFull if error.errno == errno.ENOSPC else StorageError
-            raise kind(f"writing {self._path}: {error.strerror or error}") from error
+        except (self._av.FFmpegError, ValueError, OSError) as error:
+            failure = error
+        # FFmpeg's own words for a failed write say less than the file's.
+        failure = self._output.failure or failure
+        if isinstance(failure, OSError) and not isinstance(failure, self._av.FFmpegError):
+            with storage_errors(self._path, "writing (what was recorded so far is kept)"):
+                raise failure
+        if failure is not None:
+            raise StorageError(f"writing {self._path}: {failure}") from failure
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, failure: object, trace: object) -> None:
-        if failure is not None:
-            with contextlib.suppress(self._av.FFmpegError, OSError):
-                self._finish()
-            with contextlib.suppress(self._av.FFmpegError, OSError):
-                self._file.close()
-            self._sound.close()
+        if self._file is None:
+            self._output.close()
             return
         try:
             with self._errors():
                 self._finish()
-                self._file.close()
+        except StorageError:
+            # The first failure is the one that is told.
+            if failure is None:
+                raise
         finally:
             self._sound.close()
 
     def _finish(self) -> None:
-        for packet in self._video.encode():
-            self._file.mux(packet)
-        self._sound.until(self._file, float("inf"))
-
-
-class _Sound:
-    """Carries a file's sound over: packets as they are where the container takes them."""
-
-    def __init__(self, av: Any, source: Path | None, file: Any, suffix: str) -> None:
-        self._av = av
-        self._into: Any = None
-        self._packets: Any = None
-        self._input: Any = None
-        self._ahead: Any = None
-        self._copied = True
-        if source is None:
-            return
-        self._input = av.open(str(source.absolute()))
-        stream = self._input.streams.audio[0]
-        taken = SOUND.get(suffix, SOUND[".mp4"])
-        self._copied = suffix == ".mkv" or stream.codec_context.name in taken
-        if self._copied:
-            self._into = file.add_stream_from_template(stream)
-        else:
-            codec = NEW_SOUND.get(suffix, "aac")
-            self._into = file.add_stream(codec, rate=48_000 if codec == "libopus" else stream.rate)
-        self._packets = self._input.demux(stream)
-
-    def until(self, file: Any, seconds: float) -> None:
-        """Write the sound up to a time of the source's clock."""
-        while self._packets is not None:
-            packet = self._ahead or next(self._packets, None)
-            self._ahead = None
-            if packet is None or packet.dts is None:
-                if packet is not None and packet.size:
-                    continue
-                self._packets = None
-                self._flush(file)
-                return
-            if float(packet.dts * packet.time_base) > seconds:
-                self._ahead = packet
-                return
-            self._carry(file, packet)
-
-    def _carry(self, file: Any, packet: Any) -> None:
-        if self._copied:
-            packet.stream = self._into
-            file.mux(packet)
-            return
         try:
-            frames = packet.decode()
-        except self._av.FFmpegError:
-            return
-        for frame in frames:
-            for made in self._into.encode(frame):
-                file.mux(made)
-
-    def _flush(self, file: Any) -> None:
-        if not self._copied:
-            for made in self._into.encode(None):
-                file.mux(made)
-
-    def close(self) -> None:
-        """Close the source. May be called twice."""
-        if self._input is not None:
-            self._input.close()
-            self._input = None
+            self._file.mux(self._video.encode())
+            self._sound.finish(float("inf") if self._like.ended else self._until)
+        finally:
+            try:
+                self._file.close()
+            finally:
+                self._output.close()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import math
-import struct
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,16 +10,24 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.apps.ar.media.frames import Frame, Source
+from retinue.apps.ar.media.frames import Colour, Frame, Source
+from retinue.apps.ar.media.pictures import (
+    Picture,
+    display_matrix,
+    is_sideways,
+    open_file,
+    pictures,
+    pyav,
+    turned,
+)
 from retinue.core.errors import (
     CorruptMedia,
     EmptyInput,
     InputError,
     InputNotFound,
-    MissingExtra,
-    StorageError,
     TooManyBytes,
     TooManyPixels,
+    UnsupportedMedia,
     storage_errors,
 )
 from retinue.core.settings import Limits
@@ -31,20 +36,11 @@ from retinue.media.video import is_video
 
 USUAL_FPS: Final = 25.0
 MOST_FPS: Final = 1000.0
-MANY_DAMAGED: Final = 1000
-"""Frames in a row that cannot be decoded, after which the rest is given up."""
-
-
-def pyav() -> Any:
-    """Return PyAV.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        return importlib.import_module("av")
-    except ImportError as error:
-        raise MissingExtra("video needs PyAV; pip install 'retinue[ar]'") from error
+MOST_GUESSED: Final = 125.0
+"""FFmpeg's guess for a variable rate is the finest of its steps: 300 a second, for example."""
+JUMP_S: Final = 10.0
+"""A jump in the time of a broadcast is a new beginning; elsewhere it is a still picture."""
+SQUARE: Final = Fraction(1)
 
 
 def open_source(path: Path, limits: Limits) -> Source:
@@ -54,6 +50,7 @@ def open_source(path: Path, limits: Limits) -> Source:
         InputNotFound: no such file.
         InputError: it is empty, neither a photo nor a video, damaged or too large.
         MissingExtra: it is a video, and PyAV is not installed.
+        StorageError: it cannot be read.
     """
     if not path.exists():
         raise InputNotFound(f"no such file: {path}")
@@ -63,7 +60,7 @@ def open_source(path: Path, limits: Limits) -> Source:
 
 
 class ImageSource:
-    """A photo: one frame.
+    """A photo: one frame. What is transparent lies on white.
 
     Args:
         path: The file.
@@ -71,8 +68,9 @@ class ImageSource:
     """
 
     frames, fps, tick = 1, USUAL_FPS, Fraction(1, 25)
-    is_image, is_live, dropped = True, False, 0
+    is_image, is_live, dropped, damaged = True, False, 0, 0
     audio: Path | None = None
+    colour, aspect = Colour(), SQUARE
 
     def __init__(self, path: Path, limits: Limits) -> None:
         with storage_errors(path, "reading"):
@@ -90,6 +88,7 @@ class ImageSource:
         except InputError as error:
             raise type(error)(f"{path}: {error.message}") from error
         self.width, self.height = self._image.width, self._image.height
+        self.ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -99,11 +98,17 @@ class ImageSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the one frame."""
+        self.ended = True
         yield Frame(0, 0.0, np.array(self._image.pixels, order="C"))
 
 
 class VideoSource:
     """A video file.
+
+    Turned and mirrored as the file says; alpha is left out, 10 bits are shown as 8, and where
+    frames change their size they are brought to that of the first. As many frames are given as are
+    shown by a player, each with the file's own time stamp; one that is lost to damage is the frame
+    before it again.
 
     Args:
         path: The file.
@@ -117,32 +122,42 @@ class VideoSource:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self._av, self._path, self._limits = pyav(), path, limits
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
+        self._size: tuple[int, int] | None = None
+        self.damaged, self.ended = 0, False
+        self._file = open_file(self._av, path, limits.max_pixels)
         try:
-            self._file = self._av.open(str(path.absolute()))
-        except (self._av.FFmpegError, ValueError) as error:
-            raise CorruptMedia(
-                f"{path} cannot be opened as a video ({error}): it is truncated or damaged"
-            ) from error
-        try:
-            if not self._file.streams.video:
-                raise CorruptMedia(f"{path} has no picture, only sound")
-            self._stream = self._file.streams.video[0]
-            self._check(self._stream.width, self._stream.height)
-            self._stream.thread_type = "AUTO"
-            rate = self._stream.average_rate or self._stream.guessed_rate
-            known = float(rate) if rate else 0.0
-            self.fps = known if 0 < known < MOST_FPS else USUAL_FPS
-            self.frames = max(0, int(self._stream.frames))
-            self.tick = Fraction(self._stream.time_base or Fraction(1, 90_000))
-            self.audio = path if self._file.streams.audio else None
+            self._read_header()
             self._decoded = self._decode()
-            self._ahead = next(self._decoded, None)
-            if self._ahead is None:
+            ahead = next(self._decoded, None)
+            if ahead is None:
                 raise CorruptMedia(f"no frame of {path} can be decoded: it is truncated or damaged")
-            self.height, self.width = self._ahead.pixels.shape[:2]
+            self._ahead = ahead
+            self.height, self.width = ahead.pixels.shape[:2]
         except BaseException:
             self._file.close()
             raise
+
+    def _read_header(self) -> None:
+        stream = self._file.streams.best("video")
+        if stream is None:
+            raise CorruptMedia(f"{self._path} has no picture, only sound")
+        self._stream, context = stream, stream.codec_context
+        if context is None:
+            raise UnsupportedMedia(f"{self._path} is of a codec that FFmpeg does not know")
+        self._check(context.width, context.height)
+        context.thread_type = "AUTO"
+        # The header may announce less than the pictures have: the decoder refuses those too.
+        context.options = {"max_pixels": self._file.options["max_pixels"]}
+        self.fps = _fps(stream.average_rate, MOST_FPS) or _fps(stream.guessed_rate, MOST_GUESSED)
+        self.fps = self.fps or USUAL_FPS
+        self.tick = Fraction(stream.time_base or Fraction(1, 90_000))
+        self.frames = max(0, int(stream.frames)) or self._estimated()
+        self.audio = self._path if self._file.streams.audio else None
+
+    def _estimated(self) -> int:
+        seconds = float((self._file.duration or 0) / self._av.time_base)
+        return max(0, round(seconds * self.fps))
 
     def _check(self, width: int, height: int) -> None:
         if width * height > self._limits.max_pixels:
@@ -160,86 +175,92 @@ class VideoSource:
         self._file.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield all frames; one that is damaged is shown as the one before it."""
-        assert self._ahead is not None
-        yield self._ahead
+        """Yield all frames."""
+        yield self._counted(self._ahead)
         for frame in self._decoded:
-            if frame.pixels.shape[:2] != (self.height, self.width):
-                raise CorruptMedia(
-                    f"{self._path} changes its size at frame {frame.index}, from "
-                    f"{self.width}x{self.height} to {frame.pixels.shape[1]}x{frame.pixels.shape[0]}"
-                )
-            yield frame
+            yield self._counted(frame)
+        self.ended = True
+
+    def _counted(self, frame: Frame) -> Frame:
+        self.damaged += frame.damaged
+        return frame
 
     def _decode(self) -> Generator[Frame, None, None]:
-        index, start, last = 0, None, -1
-        before: NDArray[np.uint8] | None = None
-        for picture, ticks in self._pictures():
-            damaged = picture is None or bool(picture.is_corrupt)
-            if picture is None:
-                if before is None:
-                    continue
-                pixels = before.copy()
-            else:
-                self._check(picture.width, picture.height)
-                pixels = _upright(picture)
-            step = max(1, round(1 / (self.fps * self.tick)))
-            # Time stamps may be missing or run backwards; a frame never comes before the last.
-            ticks = ticks if ticks is not None and ticks > last else last + step if index else 0
-            start = ticks if start is None else start
-            last = ticks
-            before = pixels.copy() if damaged or picture is None else pixels
-            yield Frame(index, float((ticks - start) * self.tick), pixels.copy(), ticks, damaged)
-            index += 1
-
-    def _pictures(self) -> Iterator[tuple[Any, int | None]]:
-        """Yield decoded pictures with their time stamps; None for one that cannot be decoded."""
-        bad = 0
-        packets = self._file.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except self._av.FFmpegError:
-                # The container is damaged from here on: what came so far is a whole video.
-                return
-            except OSError as error:
-                raise StorageError(f"reading {self._path}: {error.strerror}") from error
-            try:
-                pictures = packet.decode()
-            except self._av.FFmpegError:
-                bad += 1
-                if bad > MANY_DAMAGED:
-                    return
-                yield None, packet.pts
+        broken = bool(self._file.format.flags & self._av.format.Flags.ts_discont.value)
+        clock = _Clock(max(1, round(1 / (self.fps * self.tick))), self.tick, broken=broken)
+        index, before = 0, None
+        early: list[Picture] = []
+        for picture in pictures(self._av, self._file, self._stream):
+            if picture.shown is None and before is None:
+                # Lost before there is anything to show: the first that comes is shown for them.
+                early.append(picture)
                 continue
-            for picture in pictures:
-                bad = 0
-                yield picture, picture.pts
+            if before is None:
+                self._learn(picture.shown)
+            before = picture.shown or before
+            for one in [*early, picture]:
+                now = clock.next(one.ticks)
+                seconds = float((now - clock.start) * self.tick)
+                yield Frame(index, seconds, self._upright(before), now, one.damaged)
+                index += 1
+            early = []
+
+    def _learn(self, picture: Any) -> None:
+        """Take over what only a picture tells."""
+        self._size = (picture.width, picture.height)
+        self.colour = Colour(picture.colorspace, picture.color_primaries, picture.color_trc)
+        aspect = Fraction(self._stream.sample_aspect_ratio or 1)
+        self.aspect = aspect if 0 < aspect < 100 else SQUARE
+        if is_sideways(display_matrix(picture)):
+            self.aspect = 1 / self.aspect
+
+    def _upright(self, picture: Any) -> NDArray[np.uint8]:
+        assert self._size is not None
+        self._check(picture.width, picture.height)
+        try:
+            shown = self._reformatter.reformat(picture, *self._size, format="rgb24")
+        except (self._av.FFmpegError, ValueError) as error:
+            raise UnsupportedMedia(
+                f"{self._path} has pixels of a kind that is not read, {picture.format.name}"
+            ) from error
+        pixels = np.asarray(shown.to_ndarray(), np.uint8)
+        # The decoder may look back at its own picture: nobody draws on that one.
+        own = shown is not picture and pixels.flags.writeable
+        pixels = np.ascontiguousarray(pixels) if own else pixels.copy()
+        return turned(pixels, display_matrix(picture))
 
 
-def _upright(picture: Any) -> NDArray[np.uint8]:
-    pixels = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-    for data in picture.side_data:
-        if data.type.name == "DISPLAYMATRIX" and len(bytes(data)) >= 36:
-            return turned(pixels, struct.unpack("<9i", bytes(data)[:36]))
-    return np.ascontiguousarray(pixels)
+def _fps(rate: Fraction | None, most: float) -> float:
+    return float(rate) if rate and 0 < rate < most else 0.0
 
 
-def turned(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return pixels as a display matrix (9 numbers, row by row) wants them shown.
+class _Clock:
+    """Time stamps that never run backwards, whatever a file says.
 
-    Only right angles and mirrors are followed, which is what phones and editors write.
+    Args:
+        step: Ticks from frame to frame, where nothing else is known.
+        tick: Seconds of a tick.
+        broken: Whether the container's time may jump, as that of broadcasts does.
     """
-    a, b, _, c, d = matrix[:5]
-    if math.hypot(a, d) < math.hypot(b, c):
-        pixels = pixels.transpose(1, 0, 2)
-        down, right = b, c
-    else:
-        down, right = d, a
-    if down < 0:
-        pixels = pixels[::-1]
-    if right < 0:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+
+    def __init__(self, step: int, tick: Fraction, *, broken: bool) -> None:
+        self._step = step
+        self._jump = max(step, round(JUMP_S / tick)) if broken else None
+        self._offset = 0
+        self._last: int | None = None
+        self.start = 0
+
+    def next(self, ticks: int | None) -> int:
+        if self._last is None:
+            self._last = self.start = ticks or 0
+            return self._last
+        expected = self._last + self._step
+        if ticks is None:
+            self._last = expected
+            return expected
+        if self._jump is not None and abs(ticks + self._offset - expected) > self._jump:
+            self._offset = expected - ticks
+        ticks += self._offset
+        # A little late is one tick after the last, so that those behind it keep theirs.
+        self._last = max(ticks, self._last + 1) if ticks > self._last - self._step else expected
+        return self._last

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinue.apps.ar.media.frames import Frame
-from retinue.core.errors import InputNotFound, StorageError
+from retinue.core.errors import InputNotFound, NotWritable, StorageError, storage_errors
 
 QUERY: Final = 0x80685600
 """VIDIOC_QUERYCAP: driver, card, bus, version, capabilities; 104 bytes."""
@@ -27,6 +27,7 @@ OUTPUT: Final = 2
 YUYV: Final = 0x56595559
 NO_FIELD: Final = 1
 SRGB: Final = 8
+"""V4L2_COLORSPACE_SRGB: BT.601's matrix and limited range, which the frames are made with."""
 ADVICE: Final = "load it with: sudo modprobe v4l2loopback exclusive_caps=1"
 DEVICES: Final = Path("/dev")
 
@@ -35,6 +36,10 @@ def _takes_pictures(path: Path) -> bool:
     answer = bytearray(104)
     try:
         handle = os.open(path, os.O_RDWR)
+    except PermissionError as error:
+        raise NotWritable(
+            f"{path} may not be opened; sudo usermod -aG video $USER, and log in again"
+        ) from error
     except OSError:
         return False
     try:
@@ -52,10 +57,17 @@ def first_device() -> Path:
 
     Raises:
         InputNotFound: there is none.
+        NotWritable: there is none but such that may not be opened.
     """
+    refused: NotWritable | None = None
     for path in sorted(DEVICES.glob("video*")):
-        if _takes_pictures(path):
-            return path
+        try:
+            if _takes_pictures(path):
+                return path
+        except NotWritable as error:
+            refused = error
+    if refused is not None:
+        raise refused
     raise InputNotFound(f"there is no virtual camera on this machine; {ADVICE}")
 
 
@@ -64,11 +76,12 @@ class VirtualCamera:
 
     Args:
         width: Of frames in pixels; the last column of an odd width is left out.
-        height: Likewise.
+        height: Likewise, in full.
         device: ``/dev/videoN``; "" takes the first that takes pictures.
 
     Raises:
         InputNotFound: there is no such device.
+        NotWritable: it may not be opened.
         StorageError: it does not take such frames.
     """
 
@@ -77,13 +90,22 @@ class VirtualCamera:
         if device and not _takes_pictures(path):
             raise InputNotFound(f"{path} is no device that takes pictures; {ADVICE}")
         self._path, self._width, self._height = path, width - width % 2, height
-        try:
+        if self._width == 0:
+            raise StorageError(f"{path} takes no frames of one column")
+        with storage_errors(path, "opening the virtual camera"):
             self._handle = os.open(path, os.O_RDWR)
-            fcntl.ioctl(self._handle, SET_FORMAT, self._format())
-        except OSError as error:
-            raise StorageError(
-                f"{path} takes no frames of {width}x{height} ({error.strerror})"
-            ) from error
+        try:
+            with storage_errors(path, f"asking for frames of {width} x {height}"):
+                given = fcntl.ioctl(self._handle, SET_FORMAT, self._format())
+            wide, high, pixels = struct.unpack_from("<3I", given, 8)
+            if (wide, high, pixels) != (self._width, self._height, YUYV):
+                raise StorageError(
+                    f"{path} takes frames of {wide} x {high} only, not {width} x {height}: a "
+                    "program that reads it holds it to them; end that one first"
+                )
+        except StorageError:
+            os.close(self._handle)
+            raise
 
     def _format(self) -> bytes:
         line = 2 * self._width
@@ -97,11 +119,9 @@ class VirtualCamera:
             StorageError: the device is gone.
         """
         even = np.ascontiguousarray(pixels[:, : self._width])
-        data = np.asarray(cv2.cvtColor(even, cv2.COLOR_RGB2YUV_YUY2), np.uint8).tobytes()
-        try:
-            os.write(self._handle, data)
-        except OSError as error:
-            raise StorageError(f"writing to {self._path}: {error.strerror}") from error
+        data = np.asarray(cv2.cvtColor(even, cv2.COLOR_RGB2YUV_YUY2), np.uint8)
+        with storage_errors(self._path, "writing to the virtual camera"):
+            os.write(self._handle, data.tobytes())
         return True
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ class Window:
             raise Unavailable(
                 "--show needs tkinter; install python3-tk, or leave --show out"
             ) from error
+        self._gone: type[Exception] = tkinter.TclError
         try:
             self._root = tkinter.Tk()
         except tkinter.TclError as error:
@@ -59,18 +61,26 @@ class Window:
                 cv2.resize(pixels, self._size, interpolation=cv2.INTER_AREA), np.uint8
             )
         head = f"P6 {pixels.shape[1]} {pixels.shape[0]} 255 ".encode("ascii")
-        self._photo.configure(data=head + pixels.tobytes())
-        self._root.update()
+        try:
+            self._photo.configure(data=head + pixels.tobytes())
+            self._root.update()
+        except self._gone:
+            # The display itself went away.
+            self._open = False
         return self._open
 
     def wait(self) -> None:
         """Wait until the window is closed."""
-        while self._open:
-            self._root.update()
-            self._root.after(20)
+        try:
+            while self._open:
+                self._root.update()
+                self._root.after(20)
+        except self._gone:
+            self._open = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._root.destroy()
+        with contextlib.suppress(self._gone):
+            self._root.destroy()

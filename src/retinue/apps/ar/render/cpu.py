@@ -6,9 +6,10 @@ so each checks the other. Pixels of solid surfaces are shaded once, after all de
 
 from __future__ import annotations
 
-import importlib
+import math
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final
@@ -18,31 +19,36 @@ from numpy.typing import NDArray
 
 from retinue.apps.ar.render import environment
 from retinue.apps.ar.render.clip import clipped
+from retinue.apps.ar.render.compiled import loops
 from retinue.apps.ar.render.prepare import (
     Shape,
+    Turn,
     checked,
     checked_draw,
-    normal_matrix,
     plan,
     projection,
     size,
-    unit_length,
+    turn,
 )
 from retinue.apps.ar.render.scene import Draw, Geometry, Texture, View
-from retinue.apps.ar.render.smooth import PAD, REACH, find
+from retinue.apps.ar.render.smooth import smooth
 from retinue.apps.ar.render.textures import mipmaps
 from retinue.core.errors import InvalidRequest, MissingExtra
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-Texels = tuple[NDArray[np.uint8], I64]
+Texels = tuple[I64, I64]
 
 _NONE_1: Final = np.zeros(0, np.float32)
 _NONE_2: Final = np.zeros((0, 2), np.float32)
 _NONE_3: Final = np.zeros((0, 3), np.float32)
 _NONE_4: Final = np.zeros((0, 4), np.float32)
-_NO_TEXELS: Final = np.zeros(0, np.uint8), np.zeros((0, 3), np.int64)
+_NO_TEXELS: Final = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
+
+
+_SHARED: Final = 4096
+"""Pixels of a draw from which on two threads shade them."""
 
 
 def library() -> ModuleType:
@@ -51,12 +57,12 @@ def library() -> ModuleType:
     Raises:
         MissingExtra: Numba is not installed.
     """
-    try:
-        return importlib.import_module("retinue.apps.ar.render.kernels")
-    except ImportError as error:
+    found = loops()
+    if found is None:
         raise MissingExtra(
             "drawing without OpenGL needs Numba; install it with: pip install 'retinue[ar-cpu]'"
-        ) from error
+        )
+    return found
 
 
 def studio() -> F64:
@@ -67,7 +73,8 @@ def studio() -> F64:
     numbers += [environment.DIELECTRIC, environment.LEAST_FACING]
     for lamp in environment.LAMPS:
         numbers += [*lamp.middle, *lamp.right, *lamp.up, *lamp.half, lamp.light]
-    return np.array([*numbers, *environment.ENCODE, environment.ENCODE_FROM])
+    numbers += [*environment.ENCODE, environment.ENCODE_FROM, 1 / (1 + environment.WRAP)]
+    return np.array(numbers)
 
 
 @dataclass(slots=True)
@@ -95,6 +102,23 @@ class _Ready:
     flags: I64
 
 
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """What is drawn on.
+
+    Attributes:
+        depth: (H, W) of 1 / depth.
+        owner: (H, W): number of the triangle that is seen; -1 for none.
+        fragments: (H * W, 3): room for pixels that are to be shaded.
+        image: (H, W, 4).
+    """
+
+    depth: F32
+    owner: NDArray[np.int32]
+    fragments: NDArray[np.int32]
+    image: NDArray[np.uint8]
+
+
 class CpuRenderer:
     """A renderer on the processor; see `scene.Renderer`.
 
@@ -107,6 +131,8 @@ class CpuRenderer:
         self._studio = studio()
         self._meshes: weakref.WeakKeyDictionary[Geometry, _Mesh] = weakref.WeakKeyDictionary()
         self._pictures: weakref.WeakKeyDictionary[Texture, Texels] = weakref.WeakKeyDictionary()
+        self._room = np.empty(0, np.float32), np.empty(0, np.int32), np.empty((0, 3), np.int32)
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="ar-shade")
         self._closed = False
 
     @property
@@ -128,56 +154,80 @@ class CpuRenderer:
         if not order.solid and not order.seen_through:
             return image
         seen = projection(view, width, height)
-        depth = np.full((height, width), 1 / view.far, np.float32)
-        owner = np.full((height, width, 2), -1, np.int32)
+        layers = self._layers(image, 1 / view.far)
         for draw in order.hidden:
-            self._cover(self._ready(draw, seen, view.near), -1, depth, owner, image)
-        solid = [self._ready(draw, seen, view.near) for draw in order.solid]
-        for number, ready in enumerate(solid):
-            self._cover(ready, number, depth, owner, image)
-        for number, ready in enumerate(solid):
-            self._shade(ready, number, owner, image)
-        for number, draw in enumerate(order.seen_through, len(solid)):
+            self._cover(self._ready(draw, seen, view.near), self._loops.HIDES, layers)
+        self._solid([self._ready(draw, seen, view.near) for draw in order.solid], layers)
+        for draw in order.seen_through:
             ready = self._ready(draw, seen, view.near)
             if draw.material is not None and draw.material.alpha_mode != "blend":
                 # A faded solid hides its own inside.
-                self._cover(ready, number, depth, owner, image)
-                self._shade(ready, number, owner, image)
+                layers.owner.fill(-1)
+                self._solid([ready], layers)
                 continue
-            ready.flags[4] = 1
-            sides = [ready.flags[3]] if ready.flags[3] else _back_first(draw)
-            for ready.flags[3] in sides:
-                self._cover(ready, number, depth, owner, image)
-        return self._smooth(image)
+            front = _front(turn(draw.matrix))
+            # Of what has two sides, the far one is seen through the near one.
+            sides = [int(ready.flags[3])] if ready.flags[3] else [-front, front]
+            for side in sides:
+                ready.flags[3] = side
+                self._cover(ready, self._loops.AT_ONCE, layers)
+        return smooth(image)
 
     def close(self) -> None:
         """Give back what it holds. May be called twice."""
         self._meshes.clear()
         self._pictures.clear()
+        self._helper.shutdown()
         self._closed = True
 
-    def _cover(
-        self,
-        ready: _Ready,
-        number: int,
-        depth: F32,
-        owner: NDArray[np.int32],
-        image: NDArray[np.uint8],
-    ) -> None:
-        self._loops.cover(*_arguments(ready), number, self._studio, depth, owner, image)
+    def _layers(self, image: NDArray[np.uint8], far: float) -> _Layers:
+        """Return empty layers; their room is kept, as new memory costs more than to clear it."""
+        height, width = image.shape[:2]
+        count = height * width
+        if len(self._room[0]) < count:
+            self._room = (
+                np.empty(count, np.float32),
+                np.empty(count, np.int32),
+                np.empty((count, 3), np.int32),
+            )
+        depth = self._room[0][:count].reshape(height, width)
+        owner = self._room[1][:count].reshape(height, width)
+        depth.fill(far)
+        owner.fill(-1)
+        return _Layers(depth, owner, self._room[2][:count], image)
 
-    def _shade(
-        self, ready: _Ready, number: int, owner: NDArray[np.int32], image: NDArray[np.uint8]
-    ) -> None:
-        self._loops.shade(*_arguments(ready), number, self._studio, owner, image)
+    def _cover(self, ready: _Ready, number: int, layers: _Layers) -> None:
+        self._loops.cover(
+            *_arguments(ready),
+            *(self._studio, layers.image, number, layers.depth, layers.owner, layers.fragments),
+        )
 
-    def _smooth(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        plane, places, stride = find(image)
-        if not len(places):
-            return image
-        made = image.copy()
-        self._loops.smooth(image, plane, places, stride, PAD, REACH, made)
-        return made
+    def _solid(self, draws: list[_Ready], layers: _Layers) -> None:
+        """Find what is seen of draws, then shade it."""
+        counts = [len(ready.triangles) for ready in draws]
+        number = 0
+        for ready, count in zip(draws, counts, strict=True):
+            self._cover(ready, number, layers)
+            number += count
+        which = np.empty((number, 2), np.int32)
+        which[:, 0] = np.repeat(np.arange(len(draws)), counts)
+        which[:, 1] = np.concatenate([np.arange(0), *map(np.arange, counts)])
+        starts = np.zeros(len(draws) + 1, np.int64)
+        self._loops.collect(layers.owner, which, starts, layers.fragments)
+        for ready, first, last in zip(draws, starts, starts[1:], strict=False):
+            self._shade(ready, layers.fragments[first:last], layers.image)
+
+    def _shade(self, ready: _Ready, fragments: NDArray[np.int32], image: NDArray[np.uint8]) -> None:
+        rest = (*_arguments(ready), self._studio, image)
+        count = len(fragments)
+        if count < _SHARED:
+            self._loops.shade(fragments, count, *rest)
+            return
+        # No two have the same pixel, so a second core may help.
+        half = count // 2
+        later = self._helper.submit(self._loops.shade, fragments[half:], count - half, *rest)
+        self._loops.shade(fragments[:half], half, *rest)
+        later.result()
 
     def _mesh(self, geometry: Geometry) -> _Mesh:
         found = self._meshes.get(geometry)
@@ -197,52 +247,53 @@ class CpuRenderer:
         found = self._pictures.get(texture)
         if found is None:
             levels = mipmaps(texture.pixels)
-            sizes = [level.size for level in levels]
-            starts = np.cumsum([0, *sizes[:-1]])
-            table = [
-                (start, level.shape[1], level.shape[0])
-                for start, level in zip(starts, levels, strict=True)
-            ]
-            found = np.concatenate([level.ravel() for level in levels]), np.array(table, np.int64)
+            table, start = [], 0
+            for level in levels:
+                height, width = level.shape[:2]
+                table.append((start, width, height))
+                start += width * height
+            whole = np.concatenate([level.ravel() for level in levels])
+            found = whole.view("<u4").astype(np.int64), np.array(table, np.int64)
             self._pictures[texture] = found
         return found
 
     def _ready(self, draw: Draw, seen: F64, near: float) -> _Ready:
         checked_draw(draw)
-        mesh, loops = self._mesh(draw.geometry), self._loops
+        mesh, compiled = self._mesh(draw.geometry), self._loops
         positions = mesh.positions if draw.positions is None else _array(draw.positions, _NONE_3)
         placed = np.empty((len(positions), 3))
-        loops.place(positions, np.array(draw.matrix, np.float64, order="C"), placed)
-        carried = np.zeros((len(positions), loops.COLUMNS), np.float32)
-        surface, flags, texels = np.zeros(14), np.zeros(5, np.int64), _NO_TEXELS
+        compiled.place(positions, np.array(draw.matrix, np.float64, order="C"), placed)
+        carried = np.zeros((len(positions), compiled.COLUMNS), np.float32)
+        surface, flags, texels = np.zeros(18), np.zeros(4, np.int64), _NO_TEXELS
         material = draw.material
         if material is not None:
-            coarse = mesh.shape.coarse(draw.geometry, material.roughness)
-            lighting = loops.AT_PIXELS if coarse else loops.AT_VERTICES
-            flags[0] = loops.UNLIT if material.unlit else lighting
+            turned = turn(draw.matrix)
+            coarse = mesh.shape.coarse(draw, material.roughness, turned.unit)
+            lighting = compiled.AT_PIXELS if coarse else compiled.AT_VERTICES
+            flags[0] = compiled.UNLIT if material.unlit else lighting
             flags[1] = ("opaque", "mask", "blend").index(material.alpha_mode)
-            flags[3] = 0 if material.double_sided else _front(draw)
+            flags[3] = 0 if material.double_sided else _front(turned)
             surface[:6] = (*material.base_color, material.metallic, material.roughness)
             surface[6:9] = material.emissive
             surface[9:11] = material.alpha_cutoff, min(draw.opacity, 1.0)
             surface[13] = material.double_sided
+            surface[14:] = _softness(material.roughness)
             density, uv = _NONE_1, mesh.uv
             if material.texture is not None:
                 density = mesh.shape.texels(draw.geometry)
                 texels = self._picture(material.texture)
                 flags[2] = ("repeat", "clamp", "mirror").index(material.texture.wrap)
-                surface[11:13] = _detail(texels[1], seen, draw.matrix)
+                surface[11:13] = _detail(texels[1], seen, turned.unit)
             normals = mesh.normals if draw.normals is None else _array(draw.normals, _NONE_3)
-            turn = np.ascontiguousarray(normal_matrix(draw.matrix))
-            loops.carry(
-                placed, normals, turn, uv, density, mesh.colors, surface, flags[0],
+            compiled.carry(
+                placed, normals, turned.normals, uv, density, mesh.colors, surface, flags[0],
                 self._studio, carried,
             )  # fmt: skip
         triangles = mesh.triangles
         if len(placed) and not placed[:, 2].min() >= near:
             triangles, placed, carried = clipped(triangles, placed, carried, near)
         corners, nearness = np.empty((len(placed), 2), np.int64), np.empty(len(placed))
-        loops.project(placed, seen, corners, nearness)
+        compiled.project(placed, seen, corners, nearness)
         return _Ready(triangles, corners, nearness, carried, surface, texels, flags)
 
 
@@ -258,16 +309,22 @@ def _array(values: NDArray[Any] | None, none: F32) -> F32:
     return none if values is None else np.array(values, np.float32, order="C")
 
 
-def _front(draw: Draw) -> int:
+def _front(turned: Turn) -> int:
     """Return the sign that areas of front faces have in pixels, whose y goes down."""
-    return 1 if np.linalg.det(draw.matrix[:3, :3]) < 0 else -1
+    return 1 if turned.mirrored else -1
 
 
-def _back_first(draw: Draw) -> list[int]:
-    return [-_front(draw), _front(draw)]
+def _softness(roughness: float) -> tuple[float, float, float, float]:
+    """Return how soft edges are that a surface shows, its reciprocal, and the light of lamps."""
+    w = environment.blur(roughness)
+    first, second = (
+        lamp.light * math.prod(half / (half + 0.5 * w) for half in lamp.half)
+        for lamp in environment.LAMPS
+    )
+    return w, 0.5 / w, first, second
 
 
-def _detail(levels: I64, seen: F64, matrix: F64) -> tuple[float, float]:
-    side = np.sqrt(levels[0, 1] * levels[0, 2])
-    focal = np.sqrt(abs(seen[0, 0] * seen[1, 1]))
-    return float(np.log2(side / (focal * unit_length(matrix) + 1e-12))), len(levels) - 1.0
+def _detail(levels: I64, seen: F64, unit: float) -> tuple[float, float]:
+    side = math.sqrt(levels[0, 1] * levels[0, 2])
+    focal = math.sqrt(abs(seen[0, 0] * seen[1, 1]))
+    return math.log2(side / (focal * unit + 1e-12)), len(levels) - 1.0

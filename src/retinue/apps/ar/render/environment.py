@@ -14,7 +14,8 @@ of glTF 2.0, made cheap enough for a software rasteriser:
    ``w = SHARPEST + BLUR * roughness``, so that rough surfaces see a blurred studio; a lamp of half
    size ``h`` is dimmed by ``h / (h + w / 2)`` a side, as its light is spread.
 3. **How much is reflected**: B. Karis' fit of the split sum ("Physically Based Shading on Mobile",
-   2014) gives ``A`` and ``B``: a surface that reflects ``f`` head-on shows ``(f A + B) L``.
+   2014), its power of two as ``(1 - 0.201 n . v)^32``, gives ``A`` and ``B``: a surface that
+   reflects ``f`` head-on shows ``(f A + B) L``.
    ``f`` is 0.04 of a non-metal and the base colour of a metal.
 4. So the colour is ``base * gain + shine + emissive`` with ``gain = (1 - metallic) D + metallic A
    L`` and ``shine = ((1 - metallic) 0.04 A + B) L``. Neither depends on the texture, so a mesh that
@@ -107,22 +108,33 @@ def blur(roughness: float) -> float:
     return SHARPEST + BLUR * roughness
 
 
-def needs_pixels(bend: float, roughness: float) -> bool:
+def needs_pixels(bend: float, detail: float, roughness: float) -> bool:
     """Say whether a mesh is too coarse for light at its vertices.
 
     Args:
-        bend: Angle in radians between the normals of two joined vertices, at most (`bend`).
+        bend: Of `bend`, in radians.
+        detail: Of `detail`, in centimetres.
         roughness: Of its material.
     """
     # A reflection turns twice as fast as the normal; an edge is 2 w wide.
-    return bend > min(0.5 * blur(roughness), 0.35)
+    smooth = bend <= min(0.7 * blur(roughness), 0.45)
+    # As fine as the pixels of a face that is not very near.
+    fine = detail <= 0.25 and roughness >= 0.2
+    return not smooth and not fine
 
 
 def bend(normals: F32, triangles: NDArray[np.int32]) -> float:
-    """Return the greatest angle in radians between normals that a triangle joins."""
+    """Return the angle in radians between the normals of most triangles' corners, at most."""
     corners = normals[triangles]
-    cosines = (corners * np.roll(corners, 1, axis=1)).sum(axis=2)
-    return float(np.arccos(np.clip(cosines.min(initial=1.0), -1.0, 1.0)))
+    cosines = (corners * np.roll(corners, 1, axis=1)).sum(axis=2).min(axis=1)
+    return float(np.arccos(np.clip(np.quantile(cosines, 0.25), -1.0, 1.0)))
+
+
+def detail(positions: F32, triangles: NDArray[np.int32]) -> float:
+    """Return the length of most triangles' shortest sides, at most."""
+    corners = positions[triangles]
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).min(axis=1)
+    return float(np.quantile(sides, 0.9))
 
 
 def density(positions: F32, uv: F32, triangles: NDArray[np.int32]) -> F32:

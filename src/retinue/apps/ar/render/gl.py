@@ -6,6 +6,7 @@ What does not change is put on the card once and kept as long as its `Geometry` 
 from __future__ import annotations
 
 import ctypes.util
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -20,14 +21,14 @@ from numpy.typing import NDArray
 from retinue.apps.ar.render.prepare import (
     Plan,
     Shape,
+    Turn,
     checked,
     checked_draw,
     clip_matrix,
-    normal_matrix,
     plan,
     projection,
     size,
-    unit_length,
+    turn,
 )
 from retinue.apps.ar.render.scene import Draw, Geometry, Material, Texture, View
 from retinue.apps.ar.render.shaders import Kind, Lighting, sources
@@ -112,6 +113,7 @@ class GlRenderer:
 
     def __init__(self) -> None:
         self._context: Any = open_context()
+        self._closed = False
         self._gl = library()
         info = self._context.info
         version = f"{self._context.version_code // 100}.{self._context.version_code // 10 % 10}"
@@ -157,7 +159,7 @@ class GlRenderer:
 
     def close(self) -> None:
         """Give back what it holds. May be called twice."""
-        if self._context is None:
+        if self._closed:
             return
         self._enter()
         self._programs, self._targets = {}, OrderedDict()
@@ -165,10 +167,10 @@ class GlRenderer:
         self._pictures.clear()
         self._context.gc()
         self._context.release()
-        self._context, _current.context = None, None
+        self._closed, _current.context = True, None
 
     def _enter(self) -> None:
-        if self._context is None:
+        if self._closed:
             raise InvalidRequest("the renderer is closed; open another one")
         if getattr(_current, "context", None) is not self._context:
             self._context.__enter__()
@@ -216,17 +218,17 @@ class GlRenderer:
     ) -> None:
         checked_draw(draw)
         mesh = self._mesh(draw)
-        kind = _kind(draw, mesh.shape)
+        turned = turn(draw.matrix)
+        kind = _kind(draw, mesh.shape, turned.unit)
         program = self._program(kind)
         program["to_clip"].write(clip.T.astype("f4").tobytes())
         program["to_camera"].write(draw.matrix.T.astype("f4").tobytes())
         if kind is not None and draw.material is not None:
-            self._surface(program, kind, draw, draw.material, seen)
+            self._surface(program, kind, draw, draw.material, seen, turned)
         array = self._array(mesh, kind, draw)
         gl = self._gl
         # The picture's first row is the window's lowest: what turns right there turns left.
-        mirrored = np.linalg.det(draw.matrix[:3, :3]) < 0
-        self._context.front_face = "ccw" if mirrored else "cw"
+        self._context.front_face = "ccw" if turned.mirrored else "cw"
         for step in passes:
             target.color_mask = (step.color,) * 4
             target.depth_mask = step.depth
@@ -246,6 +248,7 @@ class GlRenderer:
         draw: Draw,
         material: Material,
         seen: NDArray[np.float64],
+        turned: Turn,
     ) -> None:
         values: dict[str, Any] = {
             "factor": tuple(material.base_color),
@@ -258,16 +261,15 @@ class GlRenderer:
         if kind.textured and material.texture is not None:
             picture, levels = self._picture(material.texture)
             picture.use(0)
-            focal = np.sqrt(abs(seen[0, 0] * seen[1, 1]))
-            side = np.sqrt(picture.width * picture.height)
-            texels = side / (focal * unit_length(draw.matrix) + 1e-12)
-            values["detail"] = (float(np.log2(texels)), levels - 1.0)
+            focal = math.sqrt(abs(seen[0, 0] * seen[1, 1]))
+            texels = math.sqrt(picture.width * picture.height) / (focal * turned.unit + 1e-12)
+            values["detail"] = (math.log2(texels), levels - 1.0)
             values["picture"] = 0
         for name, value in values.items():
             if name in program:
                 program[name].value = value
         if "to_light" in program:
-            program["to_light"].write(normal_matrix(draw.matrix).T.astype("f4").tobytes())
+            program["to_light"].write(turned.normals.T.astype("f4").tobytes())
 
     def _program(self, kind: Kind | None) -> Any:
         found = self._programs.get(kind)
@@ -350,13 +352,13 @@ def _bytes(values: NDArray[Any], dtype: Any = np.float32) -> bytes:
     return np.ascontiguousarray(values, dtype).tobytes()
 
 
-def _kind(draw: Draw, shape: Shape) -> Kind | None:
+def _kind(draw: Draw, shape: Shape, unit: float) -> Kind | None:
     material = draw.material
     if material is None:
         return None
     lighting: Lighting = "unlit"
     if not material.unlit:
-        lighting = "pixel" if shape.coarse(draw.geometry, material.roughness) else "vertex"
+        lighting = "pixel" if shape.coarse(draw, material.roughness, unit) else "vertex"
     wrap = material.texture.wrap if material.texture is not None else ""
     return Kind(
         lighting,

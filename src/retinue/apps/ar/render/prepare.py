@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.apps.ar.render.environment import bend, density, needs_pixels
+from retinue.apps.ar.render.environment import bend, density, detail, needs_pixels
 from retinue.apps.ar.render.scene import Draw, Geometry, View
 from retinue.core.errors import InvalidRequest
 
@@ -99,20 +99,23 @@ class Shape:
     """What is known of a geometry, found when it is asked for.
 
     Attributes:
-        bend: As `environment.bend`; None before it was asked for.
+        form: As `environment.bend` and `environment.detail`; None before it was asked for.
         density: As `environment.density`; None before it was asked for.
     """
 
-    bend: float | None = None
+    form: tuple[float, float] | None = None
     density: NDArray[np.float32] | None = None
 
-    def coarse(self, geometry: Geometry, roughness: float) -> bool:
-        """Say whether it must be lit at each pixel."""
-        if geometry.normals is None:
+    def coarse(self, draw: Draw, roughness: float, unit: float) -> bool:
+        """Say whether a draw of it, whose unit is so many centimetres, must be lit by pixels."""
+        geometry = draw.geometry
+        normals = geometry.normals if geometry.normals is not None else draw.normals
+        if normals is None:
             return False
-        if self.bend is None:
-            self.bend = bend(geometry.normals, geometry.triangles)
-        return needs_pixels(self.bend, roughness)
+        if self.form is None:
+            triangles = geometry.triangles
+            self.form = bend(normals, triangles), detail(geometry.positions, triangles)
+        return needs_pixels(self.form[0], self.form[1] * unit, roughness)
 
     def texels(self, geometry: Geometry) -> NDArray[np.float32]:
         """Return its density.
@@ -127,21 +130,32 @@ class Shape:
         return self.density
 
 
-def unit_length(matrix: F64) -> float:
-    """Return how long a unit of the mesh is in the camera's space, on average."""
-    return float(abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3))
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a draw's matrix does to directions and lengths.
 
-
-def normal_matrix(matrix: F64) -> F64:
-    """Return (3, 3) that takes normals to light space; their lengths change.
-
-    It is made of cofactors, so a matrix that flattens the mesh is no error.
+    Attributes:
+        normals: (3, 3) from the mesh's normals to light space; their lengths change. It is made of
+            cofactors, so a matrix that flattens the mesh is no error.
+        unit: How long a unit of the mesh is in the camera's space, on average.
+        mirrored: Whether what turns left in the mesh turns right.
     """
-    a, b, c = matrix[:3, 0], matrix[:3, 1], matrix[:3, 2]
-    made = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
-    if a @ made[:, 0] < 0:
-        made = -made
-    return np.asarray(made * np.array([[1.0], [-1.0], [-1.0]]))
+
+    normals: F64
+    unit: float
+    mirrored: bool
+
+
+def turn(matrix: F64) -> Turn:
+    """Look at a (4, 4) matrix. Plain numbers: NumPy takes ten times as long for so few."""
+    (a, b, c, _), (d, e, f, _), (g, h, i, _) = matrix[:3].tolist()
+    first = e * i - f * h, f * g - d * i, d * h - e * g
+    second = c * h - b * i, a * i - c * g, b * g - a * h
+    third = b * f - c * e, c * d - a * f, a * e - b * d
+    volume = a * first[0] + b * first[1] + c * first[2]
+    sign = -1.0 if volume < 0 else 1.0
+    rows = [[sign * n for n in first], [-sign * n for n in second], [-sign * n for n in third]]
+    return Turn(np.array(rows), abs(volume) ** (1 / 3), volume < 0)
 
 
 def checked(geometry: Geometry) -> None:

@@ -61,7 +61,9 @@ void lit(vec3 n, vec3 v, out vec3 gain, out vec3 shine) {{
     vec3 light = mix({_vec(studio.FLOOR)}, {_vec(studio.WALL)}, smoothstep(-w, w, d.y));
 {"".join(_lamp(lamp) for lamp in studio.LAMPS)}
     vec4 r = roughness * vec4(-1.0, -0.0275, -0.572, 0.022) + vec4(1.0, 0.0425, 1.04, -0.04);
-    float edge = min(r.x * r.x, exp2(-9.28 * facing)) * r.x + r.y;
+    float power = 1.0 - 0.201 * facing;
+    for (int i = 0; i < 5; i++) power *= power;
+    float edge = min(r.x * r.x, power) * r.x + r.y;
     vec2 split = vec2(-1.04, 1.04) * edge + r.zw;
     float key = max(0.0, (dot(n, {_vec(studio.KEY)}) + {studio.WRAP}) / {1 + studio.WRAP});
     vec3 diffuse = mix({_vec(studio.GROUND)}, {_vec(studio.SKY)}, 0.5 + 0.5 * n.y)
