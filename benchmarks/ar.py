@@ -20,11 +20,11 @@ from typing import Any
 import cv2
 import numpy as np
 import skimage.data
-from retinue.apps.ar.render.choose import open_renderer
 
 from common import peer_python, show
 from retinue.apps.ar import filters
 from retinue.apps.ar.networks import Networks
+from retinue.apps.ar.render.choose import open_renderer
 from retinue.apps.ar.session import Session
 from retinue.apps.ar.settings import ArSettings
 from retinue.core.settings import Settings

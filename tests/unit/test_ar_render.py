@@ -387,29 +387,3 @@ def test_meshes_that_do_not_fit_are_refused(renderer: Renderer, draw: Draw) -> N
 def test_views_that_cannot_be_are_refused(renderer: Renderer, view: View) -> None:
     with pytest.raises(InvalidRequest, match="view"):
         renderer.render([FACE], view)
-
-
-@pytest.mark.parametrize("make", [GlRenderer, CpuRenderer])
-def test_a_closed_renderer_says_so(gl: Renderer, make: Callable[[], Renderer]) -> None:
-    made = make()
-    draw = Draw(BALL, Material(texture=Texture(checks())), pose())
-    drawn = made.render([draw], VIEW)
-    # Several live beside each other in a thread.
-    assert gl.render([draw], VIEW).any()
-    np.testing.assert_array_equal(made.render([draw], VIEW), drawn)
-    made.close()
-    made.close()
-    with pytest.raises(InvalidRequest, match="closed"):
-        made.render([draw], VIEW)
-    assert gl.render([draw], VIEW).any()
-
-
-def test_what_is_gone_is_forgotten(renderer: Renderer) -> None:
-    held = renderer._meshes, renderer._pictures  # type: ignore[attr-defined]
-    before = [len(kept) for kept in held]
-    for _ in range(5):
-        draw = Draw(sphere(rows=4), Material(texture=Texture(checks())), pose())
-        renderer.render([draw], VIEW)
-    del draw
-    assert [len(kept) for kept in held] == before
-    assert renderer.render([Draw(BALL, Material(), pose())], VIEW).any()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -390,15 +389,12 @@ def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 400), (64, 64)])
 def test_the_smallest_frames_and_odd_ones_have_no_face(shape: tuple[int, int]) -> None:
-    stage = Stage()
-    frame = np.zeros((*shape, 3), np.uint8)
-    assert stage.tracker.update(frame, 0) == []
-    assert stage.tracker.update(np.asfortranarray(frame), 0.1) == []
+    stage, frame = Stage(), np.zeros((*shape, 3), np.uint8)
+    for number, given in enumerate((frame, np.asfortranarray(frame))):
+        assert stage.tracker.update(given, number / 10) == []
 
 
 def test_a_light_that_goes_on_is_no_cut() -> None:
-    stage = Stage(still())
-    stage.play(0, 0.2)
-    dark: Callable[[float], np.ndarray] = stage.scene.frame
-    seen = stage.tracker._cuts.update((dark(0.3) * 0.5).astype(np.uint8))
-    assert not seen
+    (stage := Stage(still())).play(0, 0.2)
+    dark = (stage.scene.frame(0.3) * 0.5).astype(np.uint8)
+    assert not stage.tracker._cuts.update(dark)

@@ -120,7 +120,7 @@ export function nearestRotation(m) {
 function largestEigenvector(given) {
   const n = given.length;
   const a = given.map((row) => [...row]);
-  const v = a.map((_, i) => a.map((_, j) => (i === j ? 1 : 0)));
+  const v = a.map((_, i) => a.map((_, j) => Number(i === j)));
   for (let sweep = 0; sweep < 24; sweep++) {
     let off = 0;
     for (let p = 0; p < n; p++) {

@@ -24,6 +24,12 @@ function share(cutoff, seconds) {
 
 /** The One-Euro filter on arrays; each element has its own cutoff. */
 export class OneEuro {
+  /** @type {number | null} */
+  seconds = null;
+  raw = new Float64Array();
+  smooth = this.raw;
+  speed = this.raw;
+
   /**
    * @param {number} minCutoff Hz, at rest.
    * @param {number} beta Hz for a speed of one scale a second.
@@ -35,11 +41,9 @@ export class OneEuro {
     this.beta = beta;
     this.derivative = derivativeCutoff;
     this.dead = deadZone;
-    this.reset();
   }
 
   reset() {
-    /** @type {number | null} */
     this.seconds = null;
     this.raw = this.smooth = this.speed = new Float64Array();
   }
@@ -71,6 +75,16 @@ export class OneEuro {
 
 /** A critically damped g-h filter whose cutoff follows what stands out of the noise. */
 class Steady {
+  age = 0;
+  values = new Float64Array();
+  raw = this.values;
+  velocity = this.values;
+  speed = this.values;
+  error = this.values;
+  rate = this.values;
+  variance = this.values;
+  noise = this.values;
+
   /**
    * @param {number} cutoff @param {number} bySpeed @param {number} deadSpeed
    * @param {number} byError @param {number} deadError
@@ -78,7 +92,6 @@ class Steady {
   constructor(cutoff, bySpeed, deadSpeed, byError, deadError) {
     this.cutoff = cutoff;
     this.settings = { bySpeed, deadSpeed, byError, deadError };
-    this.start(new Float64Array());
   }
 
   /** @param {Float64Array} values */
@@ -135,14 +148,14 @@ class Steady {
 
 /** Smooths the landmarks of one face, and tells how it moves. */
 export class LandmarkFilter {
-  constructor() {
-    this.motion = new Steady(0.06, 20, 0.05, 700, 0.0025);
-    this.shape = new OneEuro(0.3, 100, 3, 0.1);
-    this.reset();
-  }
+  motion = new Steady(0.06, 20, 0.05, 700, 0.0025);
+  shape = new OneEuro(0.3, 100, 3, 0.1);
+  /** @type {number | null} */
+  seconds = null;
+  eye = 1;
+  local = new Float64Array();
 
   reset() {
-    /** @type {number | null} */
     this.seconds = null;
     this.eye = 1;
     this.local = new Float64Array();

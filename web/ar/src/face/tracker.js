@@ -24,6 +24,19 @@ const { MIN_SCORE, MIN_FACE, MAX_GAP_S, MAX_MISFIT, EAGER, REST_S } = shared.tra
 const DETECT_EVERY_S = 0.5;
 
 export class Tracker {
+  /** @type {Track[]} */
+  tracks = [];
+  cuts = new CutDetector();
+  times = { detect: 0, mesh: 0, pose: 0 };
+  ids = 0;
+  /** @type {number | null} */
+  seconds = null;
+  size = "";
+  opening = true;
+  detected = -Infinity;
+  empty = 0;
+  farNext = false;
+
   /**
    * @param {Detector} detector
    * @param {Mesh} mesh May be set to another between two frames.
@@ -34,17 +47,10 @@ export class Tracker {
     this.far = far;
     this.mesh = mesh;
     this.max = maxFaces;
-    this.times = { detect: 0, mesh: 0, pose: 0 };
-    this.ids = 0;
-    this.cuts = new CutDetector();
-    /** @type {Track[]} */
-    this.tracks = [];
-    this.reset();
   }
 
   /** Forget all faces and the time; ids go on. */
   reset() {
-    /** @type {number | null} */
     this.seconds = null;
     this.size = "";
     this.#forget();
@@ -207,7 +213,7 @@ export class Tracker {
     const order = [...this.tracks].sort((a, b) => Number(a.lost) - Number(b.lost) || a.id - b.id);
     for (const track of order) {
       if (!track.lost) this.#measure(track, camera);
-      track.fade(gap, Boolean(this.opening));
+      track.fade(gap, this.opening);
       if (track.lost && (seconds - track.seen > REMEMBERED_S || this.opening)) continue;
       kept.push(track);
       const { id, score, landmarks, pose, opacity } = track;

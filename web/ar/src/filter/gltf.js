@@ -32,6 +32,7 @@ export async function readModel(files, name) {
     if (content.length < buffer.byteLength) throw new Invalid(name, `buffer ${i} is cut off`);
     buffers.push(content.subarray(0, buffer.byteLength));
   }
+  /** @type {{ at: number, part: Uint8Array }[]} */
   const starts = [];
   let length = 0;
   const add = (/** @type {Uint8Array} */ part) => {

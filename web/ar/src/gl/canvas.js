@@ -149,6 +149,13 @@ void main() {
 }`;
 
 export class Canvas {
+  width = 1;
+  height = 1;
+  /** What the frame looks like so far; with depth. */
+  now = target(1, 1, { depthBuffer: true });
+  /** A copy of a part of it, for passes that read what they change. */
+  other = target(1, 1);
+
   /**
    * @param {HTMLCanvasElement} canvas What is seen.
    * @throws {Error} There is no WebGL 2.
@@ -180,8 +187,6 @@ export class Canvas {
     };
     /** @type {Map<string, { target: WebGLRenderTarget, pixels: Uint8Array }>} */
     this.small = new Map();
-    this.width = this.height = 0;
-    this.resize(1, 1);
   }
 
   /** Whether there is no GPU, and the CPU draws. */
@@ -198,10 +203,8 @@ export class Canvas {
     this.width = width;
     this.height = height;
     this.renderer.setSize(width, height, false);
-    for (const each of [this.now, this.other]) each?.dispose();
-    /** What the frame looks like so far; with depth. @type {WebGLRenderTarget} */
+    for (const each of [this.now, this.other]) each.dispose();
     this.now = target(width, height, { depthBuffer: true });
-    /** A copy of a part of it, for passes that read what they change. @type {WebGLRenderTarget} */
     this.other = target(width, height);
     this.source.dispose();
   }

@@ -49,7 +49,7 @@ void main() {
   vec2 away = at - center;
   float turned = across.x * up.y - across.y * up.x;
   vec2 local = vec2(away.x * up.y - away.y * up.x, across.x * away.y - across.y * away.x) / turned;
-  vec4 made = texture(iris, vec2(0.5 + 0.5 * local.x, 0.5 - 0.5 * local.y));
+  vec4 made = texture(iris, vec2(0.5 + 0.5 * local.x, 0.5 - 0.5 * local.y), -0.7);
   if (any(greaterThan(abs(local), vec2(1.0)))) made = vec4(0.0);
   // Lights that are mirrored in the eye stay.
   float dull = 1.0 - clamp((luminance(eye) * 255.0 - 185.0) / 45.0, 0.0, 1.0);

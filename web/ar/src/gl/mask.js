@@ -51,6 +51,14 @@ export class Mask {
     this.context.closePath();
   }
 
+  /** Fill what was traced, and its edge: OpenCV's polygons, too, are half a pixel wider. */
+  #solid() {
+    this.context.fill();
+    this.context.lineWidth = 1 / this.scale;
+    this.context.lineJoin = "round";
+    this.context.stroke();
+  }
+
   /** Nothing is drawn outside of this from now on. @param {Points} outline */
   within(outline) {
     this.#trace(outline);
@@ -66,7 +74,7 @@ export class Mask {
     context.save();
     this.#aside(sigma, level);
     this.#trace(outline);
-    context.fill();
+    this.#solid();
     context.restore();
   }
 
@@ -102,9 +110,9 @@ export class Mask {
   cut(outline) {
     const { context } = this;
     context.globalCompositeOperation = "destination-out";
-    context.fillStyle = "#fff";
+    context.fillStyle = context.strokeStyle = "#fff";
     this.#trace(outline);
-    context.fill();
+    this.#solid();
     context.globalCompositeOperation = "source-over";
   }
 

@@ -3,6 +3,8 @@ import { $, ApiError, el, getJson, hideProblem, request, showProblem } from "/st
 import { filesDropped, filesGiven, filesOfServer } from "../filter/files.js";
 import { Invalid } from "../filter/schema.js";
 import { FILE, readSpec } from "../filter/spec.js";
+import { cameraOf } from "../face/camera.js";
+import { solve } from "../face/pose.js";
 import { Session } from "../session.js";
 import { Loop } from "./loop.js";
 import { Recorder, save, stamp } from "./recorder.js";
@@ -312,7 +314,7 @@ async function begin() {
   showState();
   $("ar").dataset.ready = "";
   // For people who try things in the browser's console, and for tests.
-  Object.assign(window, { retinueAr: { session, loop, own } });
+  Object.assign(window, { retinueAr: { session, loop, solve, cameraOf } });
 }
 
 begin();

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from retinue.apps.ar.render import environment
 from retinue.apps.ar.render.clip import clipped
 from retinue.apps.ar.render.compiled import loops
+from retinue.apps.ar.render.composite import composite
 from retinue.apps.ar.render.prepare import (
     Shape,
     Turn,
@@ -30,7 +30,7 @@ from retinue.apps.ar.render.prepare import (
     size,
     turn,
 )
-from retinue.apps.ar.render.scene import Draw, Geometry, Texture, View
+from retinue.apps.ar.render.scene import Draw, Geometry, Material, Texture, View
 from retinue.apps.ar.render.smooth import smooth
 from retinue.apps.ar.render.textures import mipmaps
 from retinue.core.errors import InvalidRequest, MissingExtra
@@ -45,10 +45,6 @@ _NONE_2: Final = np.zeros((0, 2), np.float32)
 _NONE_3: Final = np.zeros((0, 3), np.float32)
 _NONE_4: Final = np.zeros((0, 4), np.float32)
 _NO_TEXELS: Final = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
-
-
-_SHARED: Final = 4096
-"""Pixels of a draw from which on two threads shade them."""
 
 
 def library() -> ModuleType:
@@ -122,6 +118,9 @@ class _Layers:
 class CpuRenderer:
     """A renderer on the processor; see `scene.Renderer`.
 
+    The first one on a machine compiles its loops, which takes some seconds; what was compiled is
+    kept on disk.
+
     Raises:
         MissingExtra: Numba is not installed.
     """
@@ -132,8 +131,8 @@ class CpuRenderer:
         self._meshes: weakref.WeakKeyDictionary[Geometry, _Mesh] = weakref.WeakKeyDictionary()
         self._pictures: weakref.WeakKeyDictionary[Texture, Texels] = weakref.WeakKeyDictionary()
         self._room = np.empty(0, np.float32), np.empty(0, np.int32), np.empty((0, 3), np.int32)
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="ar-shade")
         self._closed = False
+        self._warm_up()
 
     @property
     def name(self) -> str:
@@ -177,8 +176,18 @@ class CpuRenderer:
         """Give back what it holds. May be called twice."""
         self._meshes.clear()
         self._pictures.clear()
-        self._helper.shutdown()
         self._closed = True
+
+    def _warm_up(self) -> None:
+        """Use every loop once: they are compiled here, not in the middle of a stream."""
+        corners = np.array([(-1, -1, 2), (1, -1, 2), (0, 1, 2)], np.float32)
+        mesh = Geometry(corners, np.array([(0, 1, 2)], np.int32))
+        draws = [
+            Draw(mesh, Material(alpha_mode=mode, unlit=True, double_sided=True), np.eye(4))
+            for mode in ("opaque", "mask", "blend")
+        ]
+        view = View(np.array([[8.0, 0, 8], [0, 8, 8], [0, 0, 1]]), 0, 0, 16, 16)
+        composite(np.zeros((16, 16, 3), np.uint8), self.render(draws, view), view)
 
     def _layers(self, image: NDArray[np.uint8], far: float) -> _Layers:
         """Return empty layers; their room is kept, as new memory costs more than to clear it."""
@@ -197,10 +206,13 @@ class CpuRenderer:
         return _Layers(depth, owner, self._room[2][:count], image)
 
     def _cover(self, ready: _Ready, number: int, layers: _Layers) -> None:
-        self._loops.cover(
-            *_arguments(ready),
-            *(self._studio, layers.image, number, layers.depth, layers.owner, layers.fragments),
-        )
+        rest = layers.depth, layers.owner, layers.fragments, layers.image
+        self._loops.cover(*self._arguments(ready), number, *rest)
+
+    def _arguments(self, ready: _Ready) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return a mesh and its look as the loops take them."""
+        mesh = ready.triangles, ready.corners, ready.nearness, ready.carried
+        return mesh, (self._studio, ready.surface, *ready.texels, ready.flags)
 
     def _solid(self, draws: list[_Ready], layers: _Layers) -> None:
         """Find what is seen of draws, then shade it."""
@@ -215,19 +227,8 @@ class CpuRenderer:
         starts = np.zeros(len(draws) + 1, np.int64)
         self._loops.collect(layers.owner, which, starts, layers.fragments)
         for ready, first, last in zip(draws, starts, starts[1:], strict=False):
-            self._shade(ready, layers.fragments[first:last], layers.image)
-
-    def _shade(self, ready: _Ready, fragments: NDArray[np.int32], image: NDArray[np.uint8]) -> None:
-        rest = (*_arguments(ready), self._studio, image)
-        count = len(fragments)
-        if count < _SHARED:
-            self._loops.shade(fragments, count, *rest)
-            return
-        # No two have the same pixel, so a second core may help.
-        half = count // 2
-        later = self._helper.submit(self._loops.shade, fragments[half:], count - half, *rest)
-        self._loops.shade(fragments[:half], half, *rest)
-        later.result()
+            mine = layers.fragments[first:last]
+            self._loops.shade(mine, len(mine), *self._arguments(ready), layers.image)
 
     def _mesh(self, geometry: Geometry) -> _Mesh:
         found = self._meshes.get(geometry)
@@ -295,13 +296,6 @@ class CpuRenderer:
         corners, nearness = np.empty((len(placed), 2), np.int64), np.empty(len(placed))
         compiled.project(placed, seen, corners, nearness)
         return _Ready(triangles, corners, nearness, carried, surface, texels, flags)
-
-
-def _arguments(ready: _Ready) -> tuple[Any, ...]:
-    return (
-        ready.triangles, ready.corners, ready.nearness, ready.carried, ready.surface,
-        *ready.texels, ready.flags,
-    )  # fmt: skip
 
 
 def _array(values: NDArray[Any] | None, none: F32) -> F32:

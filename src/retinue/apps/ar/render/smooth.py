@@ -21,8 +21,9 @@ I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 
 LEAST: Final = 24
-"""Differences below this are no edge, and those a little above it less of one. Outlines are in alpha, which counts for more than what is
-inside of them, so that fine drawing in textures stays sharp."""
+"""Differences below this are no edge, and those a little above it less of one. Outlines are in
+alpha, which counts for more than what is inside of them, so that fine drawing in textures stays
+sharp."""
 REACH: Final = np.array([1, 2, 3, 4, 5, 6, 8, 10, 13, 16], np.int32)
 """Pixels along an edge at which its end is looked for."""
 _CROSS: Final = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
