@@ -16,12 +16,16 @@ const debug = process.argv.includes("--debug");
 const WASM = "litert_wasm_compat_internal";
 const litert = join(here, "node_modules/@litertjs/core/wasm");
 
-/** Emscripten's script, which sets a global, as a module. */
-const litertModule = {
-  name: "litert-module",
+/** Emscripten's script, which sets a global, as a module; and the console's own, by its address. */
+const modules = {
+  name: "modules",
   setup(bundler) {
     const filter = /^litert-module$/;
     bundler.onResolve({ filter }, ({ path }) => ({ path, namespace: "litert" }));
+    bundler.onResolve({ filter: /^retinue-console$/ }, () => ({
+      path: "/static/app.js",
+      external: true,
+    }));
     bundler.onLoad({ filter, namespace: "litert" }, async () => {
       const script = await readFile(join(litert, `${WASM}.js`), "utf8");
       return { contents: `${script}\nexport default ModuleFactory;\n` };
@@ -43,8 +47,8 @@ await build({
     // Theirs puts a <script> of a given address into the page; ours has the module in the bundle.
     "@litertjs/wasm-utils": join(here, "src/net/wasm-loader.js"),
   },
-  plugins: [litertModule],
-  external: ["/static/app.js", "node:fs", "node:crypto", "node:tty", "node:path", "node:url"],
+  plugins: [modules],
+  external: ["node:fs", "node:crypto", "node:tty", "node:path", "node:url"],
   logLevel: "warning",
   // Emscripten's script asks what kind of module it is in.
   logOverride: { "commonjs-variable-in-esm": "silent" },

@@ -17,20 +17,23 @@ const LADDER = [
 ];
 
 export class Governor {
+  level = 0;
+  patience = PATIENCE;
+  calm = 0;
+  /** @type {number[]} */
+  recent = [];
+  /** @type {number | null} */
+  sinceUp = null;
+
   /** @param {number} budget Milliseconds. */
   constructor(budget = BUDGET_MS) {
     this.budget = budget;
-    this.level = 0;
-    this.patience = PATIENCE;
-    this.reset();
   }
 
   /** Forget what frames took. */
   reset() {
-    /** @type {number[]} */
     this.recent = [];
     this.calm = 0;
-    /** @type {number | null} */
     this.sinceUp = null;
   }
 

@@ -1,5 +1,5 @@
 /** What is not on npm: the console's own script, and LiteRT's module that `build.mjs` finds. */
-declare module "/static/app.js" {
+declare module "retinue-console" {
   export const $: (id: string) => any;
   export class ApiError extends Error {
     constructor(code: string, message: string, requestId?: string);

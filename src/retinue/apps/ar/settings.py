@@ -20,7 +20,8 @@ class ArSettings(BaseModel):
         fov: Vertical field of view in degrees, where there is no calibration.
         budget_ms: What one frame may take, without decoding and encoding; quality is lowered
             while frames take longer.
-        renderer: What draws; "auto" takes OpenGL where it is, else the CPU.
+        renderer: What draws; "auto" takes OpenGL on a graphics card, else the CPU renderer if it is
+            installed, else OpenGL as a driver imitates it.
         predict_ms: How far ahead of the frame faces are drawn, against the lag of a live screen.
     """
 

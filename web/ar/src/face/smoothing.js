@@ -49,8 +49,8 @@ export class OneEuro {
   }
 
   /**
-   * @param {Float64Array} values @param {number} seconds @param {number} scale
-   * @returns {Float64Array}
+   * @param {Float64Array<ArrayBuffer>} values @param {number} seconds @param {number} scale
+   * @returns {Float64Array<ArrayBuffer>}
    */
   update(values, seconds, scale = 1) {
     const gap = this.seconds === null ? -1 : seconds - this.seconds;
@@ -224,7 +224,7 @@ export class LandmarkFilter {
 /**
  * @param {ArrayLike<number>} points (N, 3)
  * @param {Float64Array} affine (4, 3) @param {Float64Array} inverse (3, 3) of its slopes.
- * @returns {Float64Array} (N, 3) in the canonical face's coordinates.
+ * @returns {Float64Array<ArrayBuffer>} (N, 3) in the canonical face's coordinates.
  */
 export function localise(points, affine, inverse) {
   const out = new Float64Array(points.length);

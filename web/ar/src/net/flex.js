@@ -4,7 +4,7 @@ const NULL = 0, INT = 1, UINT = 2, FLOAT = 3, KEY = 4, STRING = 5;
 const INDIRECT_INT = 6, INDIRECT_UINT = 7, INDIRECT_FLOAT = 8, MAP = 9, VECTOR = 10;
 const VECTOR_INT = 11, VECTOR_KEY = 14, BOOL = 26;
 
-/** @typedef {number | string | boolean | null | Value[] | { [name: string]: Value }} Value */
+/** @typedef {any} Value A number, a text, a list, a table by name, or nothing. */
 
 /**
  * @param {Uint8Array} bytes

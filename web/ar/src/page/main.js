@@ -1,5 +1,5 @@
 /** The page: a filter, a source, what is seen, and what may be done with it. */
-import { $, ApiError, el, getJson, hideProblem, request, showProblem } from "/static/app.js";
+import { $, ApiError, el, getJson, hideProblem, request, showProblem } from "retinue-console";
 import { filesDropped, filesGiven, filesOfServer } from "../filter/files.js";
 import { Invalid } from "../filter/schema.js";
 import { FILE, readSpec } from "../filter/spec.js";
@@ -22,7 +22,7 @@ let session;
 let loop;
 const recorder = new Recorder();
 /** What was measured since it was last told. */
-const measured = { told: 0, frames: 0, /** @type {Record<string, number>} */ sums: {} };
+const measured = { told: 0, frames: 0, sums: /** @type {Record<string, number>} */ ({}) };
 let wearing = 0;
 
 /** @param {unknown} error */
@@ -100,11 +100,10 @@ async function addOwn(given) {
     const spec = readSpec(new TextDecoder().decode(await files.read(FILE)));
     const value = OWN + spec.name;
     own.set(value, files);
-    let input = /** @type {HTMLInputElement | null} */ (
-      document.querySelector(`input[name="filter"][value="${CSS.escape(value)}"]`)
-    );
-    input ??= choice(value, spec.title, el("span", { class: "own" }, "yours"), spec.summary);
-    input.checked = true;
+    /** @type {HTMLInputElement | null} */
+    const known = document.querySelector(`input[name="filter"][value="${CSS.escape(value)}"]`);
+    const picture = () => el("span", { class: "own" }, "yours");
+    (known ?? choice(value, spec.title, picture(), spec.summary)).checked = true;
     await chosen(value);
   });
 }

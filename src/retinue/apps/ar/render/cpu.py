@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final
@@ -38,13 +41,17 @@ from retinue.core.errors import InvalidRequest, MissingExtra
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-Texels = tuple[I64, I64]
+Texels = tuple[NDArray[np.uint32], I64]
 
 _NONE_1: Final = np.zeros(0, np.float32)
 _NONE_2: Final = np.zeros((0, 2), np.float32)
 _NONE_3: Final = np.zeros((0, 3), np.float32)
 _NONE_4: Final = np.zeros((0, 4), np.float32)
-_NO_TEXELS: Final = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
+_NO_TEXELS: Final = np.zeros(0, np.uint32), np.zeros((0, 3), np.int64)
+
+_TASK: Final = 1024
+"""Pixels that a thread shades before it looks for more."""
+_WORTH_HELP: Final = 4
 
 
 def library() -> ModuleType:
@@ -130,6 +137,7 @@ class CpuRenderer:
         self._studio = studio()
         self._meshes: weakref.WeakKeyDictionary[Geometry, _Mesh] = weakref.WeakKeyDictionary()
         self._pictures: weakref.WeakKeyDictionary[Texture, Texels] = weakref.WeakKeyDictionary()
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="ar-shade")
         self._room = np.empty(0, np.float32), np.empty(0, np.int32), np.empty((0, 3), np.int32)
         self._closed = False
         self._warm_up()
@@ -176,6 +184,7 @@ class CpuRenderer:
         """Give back what it holds. May be called twice."""
         self._meshes.clear()
         self._pictures.clear()
+        self._helper.shutdown()
         self._closed = True
 
     def _warm_up(self) -> None:
@@ -226,9 +235,23 @@ class CpuRenderer:
         which[:, 1] = np.concatenate([np.arange(0), *map(np.arange, counts)])
         starts = np.zeros(len(draws) + 1, np.int64)
         self._loops.collect(layers.owner, which, starts, layers.fragments)
-        for ready, first, last in zip(draws, starts, starts[1:], strict=False):
-            mine = layers.fragments[first:last]
-            self._loops.shade(mine, len(mine), *self._arguments(ready), layers.image)
+        tasks = deque(
+            (layers.fragments[at : min(at + _TASK, last)], self._arguments(ready))
+            for ready, first, last in zip(draws, starts, starts[1:], strict=False)
+            for at in range(first, last, _TASK)
+        )
+
+        def shade() -> None:
+            with suppress(IndexError):
+                while True:
+                    mine, rest = tasks.popleft()
+                    self._loops.shade(mine, len(mine), *rest, layers.image)
+
+        # No two tasks have the same pixel. A second core takes some, if one is free in time.
+        helped = self._helper.submit(shade) if len(tasks) >= _WORTH_HELP else None
+        shade()
+        if helped is not None and not helped.cancel():
+            helped.result()
 
     def _mesh(self, geometry: Geometry) -> _Mesh:
         found = self._meshes.get(geometry)
@@ -254,7 +277,7 @@ class CpuRenderer:
                 table.append((start, width, height))
                 start += width * height
             whole = np.concatenate([level.ravel() for level in levels])
-            found = whole.view("<u4").astype(np.int64), np.array(table, np.int64)
+            found = whole.view("<u4").astype(np.uint32), np.array(table, np.int64)
             self._pictures[texture] = found
         return found
 
@@ -264,8 +287,8 @@ class CpuRenderer:
         positions = mesh.positions if draw.positions is None else _array(draw.positions, _NONE_3)
         placed = np.empty((len(positions), 3))
         compiled.place(positions, np.array(draw.matrix, np.float64, order="C"), placed)
-        carried = np.zeros((len(positions), compiled.COLUMNS), np.float32)
-        surface, flags, texels = np.zeros(18), np.zeros(4, np.int64), _NO_TEXELS
+        carried = np.zeros((len(positions), compiled.COLUMNS if draw.material else 0), np.float32)
+        surface, flags, texels = np.zeros(18), np.zeros(5, np.int64), _NO_TEXELS
         material = draw.material
         if material is not None:
             turned = turn(draw.matrix)
@@ -277,6 +300,7 @@ class CpuRenderer:
             surface[:6] = (*material.base_color, material.metallic, material.roughness)
             surface[6:9] = material.emissive
             surface[9:11] = material.alpha_cutoff, min(draw.opacity, 1.0)
+            flags[4] = len(mesh.colors) > 0
             surface[13] = material.double_sided
             surface[14:] = _softness(material.roughness)
             density, uv = _NONE_1, mesh.uv

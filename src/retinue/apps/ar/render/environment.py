@@ -31,7 +31,8 @@ of glTF 2.0, made cheap enough for a software rasteriser:
 Textures are kept as square roots of linear light, which is near enough to sRGB to need no more than
 8 bits and is undone by one multiplication; `mipmaps` makes them. Which level of detail is looked at
 follows from each vertex: texels per pixel from the mesh's texels per unit (`density`), its distance
-and the root of its foreshortening.
+and the root of its foreshortening. Between two levels ``l`` and ``l + 1``, at ``l + f``, the second
+has the share ``2 f - 0.5``, clipped to [0, 1]: near a level, it alone is looked at.
 """
 
 from __future__ import annotations

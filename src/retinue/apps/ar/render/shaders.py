@@ -173,7 +173,7 @@ void main() {
     uv = 1.0 - abs(mod(uv, 2.0) - 1.0);
 #endif
     vec4 texel = mix(textureLod(picture, uv, level), textureLod(picture, uv, level + 1.0),
-                     at.z - level);
+                     clamp(2.0 * (at.z - level) - 0.5, 0.0, 1.0));
     base.rgb *= texel.rgb * texel.rgb;
     cut = texel.a;
 #endif

@@ -53,27 +53,27 @@ def find(drawn: Pixels) -> tuple[I16, I32, int]:
 
 
 def smooth(drawn: Pixels) -> Pixels:
-    """Return a picture with smooth edges.
+    """Smooth a picture's edges, in place if that can be.
 
     Args:
-        drawn: (H, W, 4) uint8, premultiplied.
+        drawn: (H, W, 4) uint8, premultiplied, C-contiguous; not to be used any more.
 
     Returns:
-        Another of the same kind, or the same one if it has no edges.
+        What it became.
     """
     plane, places, stride = find(drawn)
-    if not len(places):
-        return drawn
     compiled = loops()
     if compiled is None:
         return _smoothed(drawn, plane, places, stride)
-    made = drawn.copy()
-    compiled.smooth(drawn, plane, places, stride, PAD, LEAST, REACH, made)
-    return made
+    room = np.empty((len(places), 4), np.uint8)
+    compiled.smooth(drawn, plane, places, stride, PAD, LEAST, REACH, room)
+    return drawn
 
 
 def _smoothed(drawn: Pixels, plane: I16, places: I32, stride: int) -> Pixels:
     """Do what `kernels.smooth` does, without Numba."""
+    if not len(places):
+        return drawn
     across, along, before, middle, most, ramp = _edges(plane, places, stride)
     ends = [_end(plane, places, across, step, before) for step in (-along, along)]
     (back, back_sum), (ahead, ahead_sum) = ends

@@ -12,6 +12,7 @@ F64 = NDArray[np.float64]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
 Pixels = NDArray[np.uint8]
 Three = tuple[float, float, float]
 Four = tuple[float, float, float, float]
@@ -19,10 +20,11 @@ Six = tuple[float, float, float, float, float, float]
 Mesh = tuple[I32, I64, F64, F32]
 """Triangles (M, 3); `project`'s corners (N, 2) and nearness (N,); what vertices carry, of `carry`,
 (N, `COLUMNS`)."""
-Look = tuple[F64, F64, I64, I64, I64]
+Look = tuple[F64, F64, U32, I64, I64]
 """Numbers of the environment and of the surface, of `cpu`; texels of all levels, four bytes each;
-levels (L, 3): start, width, height; and flags: lighting, alpha mode, wrap, and the sign of the area
-of triangles that are drawn, 0 for both. Without a texture, texels and levels are empty."""
+levels (L, 3): start, width, height; and flags: lighting, alpha mode, wrap, the sign of the area of
+triangles that are drawn, 0 for both, and whether vertices have colours. Without a texture, texels
+and levels are empty."""
 
 UNLIT: Final = 0
 AT_VERTICES: Final = 1

@@ -51,10 +51,10 @@ def smooth(
     pad: int,
     edge: int,
     reach: I32,
-    made: Pixels,
+    done: Pixels,
 ) -> None:
-    """Do what `render.smooth` does; ``made`` is a copy of ``drawn``, and is changed."""
-    for place in places:
+    """Do what `render.smooth` does, in place; ``done`` is room for one pixel a place."""
+    for number, place in enumerate(places):
         row, column, at = place // stride - pad, place % stride - pad, int(place)
         flat, sign, before, most, ramp = _edge(plane, at, stride, edge)
         across, along = (sign * stride, 1) if flat else (sign, stride)
@@ -67,7 +67,10 @@ def smooth(
         down, right = (sign, 0) if flat else (0, sign)
         for k in range(4):
             other = drawn[row + down, column + right, k] * most
-            made[row, column, k] = (drawn[row, column, k] * (256 - most) + other + 128) >> 8
+            done[number, k] = (drawn[row, column, k] * (256 - most) + other + 128) >> 8
+    for number, place in enumerate(places):
+        for k in range(4):
+            drawn[place // stride - pad, place % stride - pad, k] = done[number, k]
 
 
 @compiled

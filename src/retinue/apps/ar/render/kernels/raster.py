@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinue.apps.ar.render.kernels._compile import compiled, inner
+from retinue.apps.ar.render.kernels._compile import apart, compiled, inner
 from retinue.apps.ar.render.kernels._types import (
     AT_ONCE,
     F32,
@@ -10,6 +10,7 @@ from retinue.apps.ar.render.kernels._types import (
     I32,
     I64,
     MASK,
+    U32,
     Look,
     Mesh,
     Pixels,
@@ -33,9 +34,9 @@ def _area(corners: I64, i: int, j: int, k: int) -> int:
     )
 
 
-@inner
+@apart
 def _kept(
-    carried: F32, corner: Corner, share: Three, surface: F64, texels: I64, levels: I64, wrap: int
+    carried: F32, corner: Corner, share: Three, surface: F64, texels: U32, levels: I64, wrap: int
 ) -> bool:
     """Say whether a masked pixel is there."""
     alpha = mixed(carried, corner, share, 9)
@@ -44,7 +45,7 @@ def _kept(
     return bool(alpha >= surface[9])
 
 
-@inner
+@apart
 def _scan(
     mesh: Mesh,
     look: Look,

@@ -14,6 +14,7 @@ from retinue.apps.ar.render.kernels._types import (
     F64,
     I32,
     I64,
+    U32,
     UNLIT,
     Four,
     Look,
@@ -38,7 +39,7 @@ def mixed(carried: F32, corner: Corner, share: Three, column: int) -> float:
 
 @inner
 def looked_up(
-    carried: F32, corner: Corner, share: Three, texels: I64, levels: I64, wrap: int
+    carried: F32, corner: Corner, share: Three, texels: U32, levels: I64, wrap: int
 ) -> Four:
     """Return a pixel's texel."""
     u, v = mixed(carried, corner, share, 10), mixed(carried, corner, share, 11)
@@ -111,8 +112,10 @@ def shade(fragments: I32, count: int, mesh: Mesh, look: Look, image: Pixels) -> 
         row, column, t = fragments[f, 0], fragments[f, 1], fragments[f, 2]
         at = (triangles[t, 0], triangles[t, 1], triangles[t, 2])
         share = _shares(corners, nearness, at, row, column)
-        red, green = mixed(carried, at, share, 6), mixed(carried, at, share, 7)
-        blue, tint, cut = mixed(carried, at, share, 8), mixed(carried, at, share, 9), 1.0
+        red, green, blue, tint, cut = surface[0], surface[1], surface[2], surface[3], 1.0
+        if flags[4]:
+            red, green = mixed(carried, at, share, 6), mixed(carried, at, share, 7)
+            blue, tint = mixed(carried, at, share, 8), mixed(carried, at, share, 9)
         if levels.shape[0]:
             seen = looked_up(carried, at, share, texels, levels, flags[2])
             # Textures are roots of light.
