@@ -94,7 +94,7 @@ def test_a_filter_of_ones_own_is_a_folder_or_a_zip(
     ("toml", "message"),
     [
         ("format = 1\nname =", "it is not TOML"),
-        (PATCH.format(file="patch.png", size=-1), "parts[0].size: -1 is too small"),
+        (PATCH.format(file="patch.png", size=-1), "size: -1 is too small"),
         (PATCH.format(file="none.png", size=1), "none.png: there is no such file"),
         (PATCH.format(file="../patch.png", size=1), "leads out of the filter's folder"),
         (PATCH.format(file="filter.toml", size=1), "it is of the wrong type"),
