@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -18,14 +19,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from retinue.apps.ar import filters
-
 from .test_console_ar import (
     DESK,
     FACES,
     PHONE,
-    PHOTO,
-    PIXELS,
     _open_photo,
     _seen,
     _wear,
@@ -90,27 +87,127 @@ def test_a_filter_of_ones_own_is_a_folder_or_a_zip(
     assert (_seen(page) == patched).all()
 
 
-@pytest.mark.parametrize(
-    ("toml", "message"),
-    [
-        ("format = 1\nname =", "it is not TOML"),
-        (PATCH.format(file="patch.png", size=-1), "size: -1 is too small"),
-        (PATCH.format(file="none.png", size=1), "none.png: there is no such file"),
-        (PATCH.format(file="../patch.png", size=1), "leads out of the filter's folder"),
-        (PATCH.format(file="filter.toml", size=1), "it is of the wrong type"),
-        (PATCH.format(file="patch.png", size=1) + "glow = 1\n", "parts[0].glow: unknown"),
-        (PATCH.format(file="patch.png", size=1).replace("sticker", "hat"), 'kind = "hat"'),
-    ],
+BROKEN = (
+    ("format = 1\nname =", "it is not TOML"),
+    (PATCH.format(file="patch.png", size=-1), "parts[0].size: -1 is too small"),
+    (PATCH.format(file="none.png", size=1), "none.png: there is no such file"),
+    (PATCH.format(file="../patch.png", size=1), "leads out of the filter's folder"),
+    (PATCH.format(file="filter.toml", size=1), "it is of the wrong type"),
+    (PATCH.format(file="patch.png", size=1) + "glow = 1\n", "parts[0].glow: unknown"),
+    (PATCH.format(file="patch.png", size=1).replace("sticker", "hat"), 'kind = "hat"'),
 )
-def test_a_broken_filter_is_refused_and_the_page_goes_on(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path, toml: str, message: str
+
+
+def test_broken_filters_are_refused_and_the_page_goes_on(
+    opened: Callable[..., Page], browser: Browser, tmp_path: Path
 ) -> None:
-    folder = _own(tmp_path / "broken", toml)
     page = opened(browser)
-    page.set_input_files("#own-folder", folder)
-    expect(page.locator("#problem")).to_contain_text(message, ignore_case=True)
+    for number, (toml, message) in enumerate(BROKEN):
+        page.set_input_files("#own-folder", _own(tmp_path / f"broken{number}", toml))
+        expect(page.locator("#problem")).to_contain_text(message)
     _open_photo(page)
     _wear(page, "big-eyes")
+
+
+MODEL = """
+format = 1
+name = "plate"
+title = "Plate"
+[[parts]]
+kind = "model"
+file = "plate.gltf"
+position = [0, 0, 12]
+scale = 1
+"""
+
+
+def _plate() -> tuple[dict[str, Any], bytes]:
+    """Return a square of 6 cm that shines green, and its buffer."""
+    corners = np.array([(-3, -3, 0), (3, -3, 0), (3, 3, 0), (-3, 3, 0)], np.float32).tobytes()
+    triangles = np.array([0, 1, 2, 0, 2, 3], np.uint16).tobytes()
+    document = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1, "material": 0}]}],
+        "materials": [
+            {
+                "pbrMetallicRoughness": {"baseColorFactor": [0, 1, 0, 1]},
+                "extensions": {"KHR_materials_unlit": {}},
+            }
+        ],
+        "extensionsUsed": ["KHR_materials_unlit"],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": 5126,
+                "count": 4,
+                "type": "VEC3",
+                "min": [-3, -3, 0],
+                "max": [3, 3, 0],
+            },
+            {"bufferView": 1, "componentType": 5123, "count": 6, "type": "SCALAR"},
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteLength": len(corners)},
+            {"buffer": 0, "byteOffset": len(corners), "byteLength": len(triangles)},
+        ],
+        "buffers": [{"uri": "plate.bin", "byteLength": len(corners + triangles)}],
+    }
+    return document, corners + triangles
+
+
+def _model(folder: Path, document: dict[str, Any], buffer: bytes) -> Path:
+    _own(folder, MODEL)
+    (folder / "plate.gltf").write_text(json.dumps(document))
+    (folder / "plate.bin").write_bytes(buffer)
+    return folder
+
+
+def test_models_are_read_from_files_and_from_text(
+    opened: Callable[..., Page], browser: Browser, tmp_path: Path
+) -> None:
+    document, buffer = _plate()
+    page = opened(browser)
+    _open_photo(page)
+    page.set_input_files("#own-folder", _model(tmp_path / "file", document, buffer))
+    expect(page.locator("#about")).to_have_text("Plate")
+    expect(page.locator("#working")).to_be_hidden()
+    from_file = _seen(page)
+    green = (from_file == (0, 255, 0)).all(axis=2)
+    assert 500 < green.sum() < 20_000
+    page.locator('input[name=filter][value=""]').check(force=True)
+    expect(page.locator("#about")).to_have_text("Nothing is drawn.")
+    text = base64.b64encode(buffer).decode()
+    document["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{text}"
+    page.set_input_files("#own-folder", _model(tmp_path / "text", document, b""))
+    expect(page.locator("#about")).to_have_text("Plate")
+    expect(page.locator("#working")).to_be_hidden()
+    assert (_seen(page) == from_file).all()
+
+
+def test_broken_models_are_refused(
+    opened: Callable[..., Page], browser: Browser, tmp_path: Path
+) -> None:
+    page = opened(browser)
+
+    def refused(name: str, message: str, buffer: bytes | None = None, **change: Any) -> None:
+        document, whole = _plate()
+        folder = _model(
+            tmp_path / name, {**document, **change}, whole if buffer is None else buffer
+        )
+        page.set_input_files("#own-folder", folder)
+        expect(page.locator("#problem")).to_contain_text(message)
+
+    refused("cut", "buffer 0 is cut off", b"1234")
+    refused("gone", "there is no such file", buffers=[{"uri": "gone.bin", "byteLength": 60}])
+    refused("out", "leads out of", buffers=[{"uri": "../plate.bin", "byteLength": 60}])
+    refused("web", "leads out of", buffers=[{"uri": "https://example.org/a", "byteLength": 60}])
+    circle = [{"mesh": 0, "children": [1]}, {"children": [0]}]
+    refused("circle", "go round in a circle", nodes=circle)
+    refused("unknown", "it needs EXT_none", extensionsRequired=["EXT_none"])
+    refused("old", "it is not glTF 2.0", asset={"version": "1.0"})
 
 
 def test_a_picture_bomb_and_other_files_are_refused(
@@ -127,9 +224,9 @@ def test_a_picture_bomb_and_other_files_are_refused(
     page.set_input_files("#own-zip", noise)
     expect(page.locator("#problem")).to_contain_text("it is no .zip")
     page.set_input_files("#file", {**noise, "name": "noise.jpg", "mimeType": "image/jpeg"})
-    expect(page.locator("#problem")).to_contain_text("noise.jpg is no picture")
+    expect(page.locator("#problem")).to_contain_text("no picture from noise.jpg")
     page.set_input_files("#file", {**noise, "name": "noise.mp4", "mimeType": "video/mp4"})
-    expect(page.locator("#problem")).to_contain_text("noise.mp4 is no video")
+    expect(page.locator("#problem")).to_contain_text("no video from noise.mp4")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

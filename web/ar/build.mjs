@@ -1,8 +1,8 @@
 // Builds the page's static files into the package: node build.mjs [--out FOLDER] [--debug]
 import { createHash } from "node:crypto";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, readdir, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
@@ -15,6 +15,21 @@ const debug = process.argv.includes("--debug");
 // The variant without relaxed SIMD and threads: the smallest, and every browser runs it.
 const WASM = "litert_wasm_compat_internal";
 const litert = join(here, "node_modules/@litertjs/core/wasm");
+
+/** A digest of all that the bundle is made of, so that a test can tell whether it is current. */
+async function digestOfSources() {
+  const digest = createHash("sha256");
+  const files = await readdir(join(here, "src"), { recursive: true, withFileTypes: true });
+  const paths = files
+    .filter((file) => file.isFile())
+    .map((file) => relative(here, join(file.parentPath, file.name)));
+  for (const path of [...paths, "build.mjs", "package-lock.json"].sort()) {
+    digest.update(`${path}\n`).update(await readFile(join(here, path)));
+  }
+  return digest.digest("hex").slice(0, 16);
+}
+
+const sources = await digestOfSources();
 
 /** Emscripten's script, which sets a global, as a module; and the console's own, by its address. */
 const modules = {
@@ -42,6 +57,7 @@ await build({
   minify: !debug,
   sourcemap: debug ? "inline" : false,
   legalComments: "none",
+  banner: { js: `// Built from ${sources} by web/ar/build.mjs; see THIRD-PARTY.txt.` },
   loader: { ".json": "json" },
   alias: {
     // Theirs puts a <script> of a given address into the page; ours has the module in the bundle.

@@ -3,6 +3,7 @@ import { cameraOf } from "./face/camera.js";
 import { Tracker } from "./face/tracker.js";
 import { needsBackground, needsIris } from "./filter/spec.js";
 import { Canvas } from "./gl/canvas.js";
+import { Planes } from "./gl/planes.js";
 import { Stage } from "./gl/stage.js";
 import { Governor } from "./governor.js";
 import { BlazeFace } from "./net/detector.js";
@@ -17,6 +18,7 @@ import { Segmenter } from "./net/segmenter.js";
  * @typedef {{ faces: import("./face/tracker.js").Face[], times: Record<string, number> }} Drawn
  */
 
+const SLOW_SIDE = 640;
 const WASM = "/apps/ar/litert.wasm";
 /** Of the detectors' grids, by the side of their input. @type {Record<number, number[]>} */
 const STRIDES = { 128: [8, 16, 16, 16], 192: [4] };
@@ -81,6 +83,11 @@ export class Session {
     this.canvas = new Canvas(element);
     this.networks = new Networks(get);
     this.governor = new Governor();
+    this.planes = new Planes();
+    /** Whether this source's frames come so. */
+    this.inPlanes = false;
+    /** @type {Drawn} */
+    this.last = { faces: [], times: {} };
     /** @type {Tracker | null} */
     this.tracker = null;
     /** @type {Stage | null} */
@@ -148,6 +155,7 @@ export class Session {
 
   /** Forget all faces: what follows is another picture. */
   reset() {
+    this.inPlanes = false;
     this.tracker?.reset();
     this.stage?.triggers.faces.clear();
     this.governor.reset();
@@ -172,7 +180,19 @@ export class Session {
   async #draw(picture, width, height, seconds, live) {
     const { canvas, tracker, stage, ready } = this;
     const start = performance.now();
-    canvas.take(picture, width, height);
+    const video = live && canvas.isSlow ? /** @type {HTMLVideoElement} */ (picture) : null;
+    if (video && (await this.planes.read(video))) {
+      this.inPlanes = true;
+      // Without a GPU, a quarter of the pixels takes a quarter of the time.
+      const shrink = Math.min(1, SLOW_SIDE / Math.max(width, height));
+      [width, height] = [Math.round(width * shrink), Math.round(height * shrink)];
+      canvas.takePlanes(this.planes, width, height);
+    } else if (this.inPlanes && video) {
+      // A frame of another size would be another scene; the next one comes soon.
+      return this.last;
+    } else {
+      canvas.take(picture, width, height);
+    }
     const camera = cameraOf(width, height, this.settings.fov);
     const quality = live ? this.governor.quality : this.governor.best;
     /** @type {import("./face/tracker.js").Face[]} */
@@ -192,7 +212,8 @@ export class Session {
     times.draw = end - drawing;
     times.total = end - start;
     if (live) this.governor.note(times.total);
-    return { faces, times };
+    this.last = { faces, times };
+    return this.last;
   }
 
   /** Show the last frame again, for example mirrored. */

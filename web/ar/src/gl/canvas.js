@@ -155,6 +155,8 @@ export class Canvas {
   now = target(1, 1, { depthBuffer: true });
   /** A copy of a part of it, for passes that read what they change. */
   other = target(1, 1);
+  /** The frame as it came, where it is not `source` itself. @type {WebGLRenderTarget | null} */
+  plain = null;
 
   /**
    * @param {HTMLCanvasElement} canvas What is seen.
@@ -169,6 +171,11 @@ export class Canvas {
     this.renderer.outputColorSpace = LinearSRGBColorSpace;
     this.renderer.setPixelRatio(1);
     this.renderer.setClearColor(0, 0);
+    const gl = this.renderer.getContext();
+    const about = gl.getExtension("WEBGL_debug_renderer_info");
+    const name = String(gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
+    /** Whether there is no GPU, and the CPU draws. */
+    this.isSlow = /swiftshader|llvmpipe|software|basic render/i.test(name);
     this.source = new Source();
     this.camera = new OrthographicCamera();
     this.scene = new Scene();
@@ -189,14 +196,6 @@ export class Canvas {
     this.small = new Map();
   }
 
-  /** Whether there is no GPU, and the CPU draws. */
-  get isSlow() {
-    const gl = this.renderer.getContext();
-    const about = gl.getExtension("WEBGL_debug_renderer_info");
-    const name = String(gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
-    return /swiftshader|llvmpipe|software|basic render/i.test(name);
-  }
-
   /** @param {number} width @param {number} height Of frames from now on. */
   resize(width, height) {
     if (width === this.width && height === this.height) return;
@@ -207,6 +206,13 @@ export class Canvas {
     this.now = target(width, height, { depthBuffer: true });
     this.other = target(width, height);
     this.source.dispose();
+    this.plain?.dispose();
+    this.plain = null;
+  }
+
+  /** @returns {Texture} The frame as it came. */
+  get input() {
+    return this.plain?.texture ?? this.source;
   }
 
   /**
@@ -217,9 +223,23 @@ export class Canvas {
    */
   take(picture, width, height) {
     this.resize(width, height);
+    this.plain?.dispose();
+    this.plain = null;
     this.source.image = /** @type {any} */ (picture);
     this.source.needsUpdate = true;
-    this.passes.copy.uniforms.picture.value = this.source;
+    this.#begin();
+  }
+
+  /** @param {import("./planes.js").Planes} planes @param {number} width @param {number} height */
+  takePlanes(planes, width, height) {
+    this.resize(width, height);
+    this.plain ??= target(width, height);
+    planes.draw(this, this.plain);
+    this.#begin();
+  }
+
+  #begin() {
+    this.passes.copy.uniforms.picture.value = this.input;
     this.run(this.passes.copy, this.now);
   }
 
@@ -287,7 +307,7 @@ export class Canvas {
       this.small.set(key, kept);
     }
     const { uniforms } = this.passes.sample;
-    uniforms.picture.value = this.source;
+    uniforms.picture.value = this.input;
     uniforms.rowX.value = matrix.slice(0, 3);
     uniforms.rowY.value = matrix.slice(3);
     uniforms.taps.value = taps;

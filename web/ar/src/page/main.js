@@ -27,10 +27,15 @@ let wearing = 0;
 
 /** @param {unknown} error */
 function tell(error) {
-  const known = error instanceof Trouble || error instanceof Invalid;
-  const code = error instanceof Invalid ? "filter_invalid" : "";
-  showProblem($("problem"), known ? new ApiError(code, /** @type {Error} */ (error).message) : error);
-  if (!known) console.error(error);
+  if (error instanceof Invalid) {
+    const message = `The filter cannot be used: ${error.message}`;
+    showProblem($("problem"), new ApiError("filter_invalid", message));
+  } else if (error instanceof Trouble) {
+    showProblem($("problem"), new ApiError("", error.message));
+  } else {
+    showProblem($("problem"), error);
+    if (!(error instanceof ApiError)) console.error(error);
+  }
 }
 
 /** @template T @param {() => Promise<T>} action @returns {Promise<T | null>} None where it failed. */
@@ -56,7 +61,10 @@ function busy(text) {
 /** @param {string} value @param {string} title @param {HTMLElement} picture @param {string} about */
 function choice(value, title, picture, about) {
   const input = el("input", { type: "radio", name: "filter", value, class: "visually-hidden" });
-  input.addEventListener("change", () => chosen(value));
+  input.addEventListener("change", () => {
+    input.parentElement.scrollIntoView({ block: "nearest", inline: "center" });
+    chosen(value);
+  });
   const label = el("label", { class: "choice", title: about }, input, picture,
     el("span", { class: "choice-title" }, title));
   $("filters").append(label);

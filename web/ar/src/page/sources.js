@@ -115,7 +115,9 @@ async function openPhoto(file) {
       picture = smaller;
     }
   } catch {
-    throw new Trouble(`${file.name} is no picture that this browser reads. Use a JPEG, PNG or WebP.`);
+    throw new Trouble(
+      `This browser reads no picture from ${file.name}. Use a JPEG, PNG or WebP.`,
+    );
   }
   const { width, height } = picture;
   return { kind: "photo", picture, width, height, close: () => picture.close() };
@@ -131,7 +133,7 @@ async function openVideo(file) {
   } catch {
     URL.revokeObjectURL(address);
     throw new Trouble(
-      `${file.name} is no video that this browser plays. The command retinue ar apply reads more kinds.`,
+      `This browser plays no video from ${file.name}. The command retinue ar apply reads more kinds.`,
     );
   }
   return {
