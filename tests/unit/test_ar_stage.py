@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,60 +9,16 @@ from numpy.typing import NDArray
 from retinue.apps.ar import filters
 from retinue.apps.ar.effects.live import in_space
 from retinue.apps.ar.effects.paint import Paint, skin_light, triangles
-from retinue.apps.ar.face.camera import Camera
 from retinue.apps.ar.face.canonical import TRIANGLES
 from retinue.apps.ar.face.values import Face
-from retinue.apps.ar.filters.load import Assets, Filter
-from retinue.apps.ar.filters.spec import FilterSpec, PaintPart
+from retinue.apps.ar.filters.load import Assets
+from retinue.apps.ar.filters.spec import PaintPart
 from retinue.apps.ar.filters.stage import Stage
 from retinue.apps.ar.governor import Quality
-from retinue.apps.ar.render.choose import open_renderer
 from retinue.apps.ar.render.scene import Renderer, Texture, View
-from retinue.core.errors import InvalidRequest, MissingExtra, Unavailable
-from retinue.testing.ar import Head, pose
+from retinue.core.errors import InvalidRequest
 
-Pixels = NDArray[np.uint8]
-WIDTH, HEIGHT = 320, 240
-CAMERA = Camera.from_fov(WIDTH, HEIGHT)
-RED = (255, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def renderer() -> Iterator[Renderer]:
-    try:
-        made = open_renderer("auto")
-    except (MissingExtra, Unavailable) as error:
-        pytest.skip(error.message)
-    yield made
-    made.close()
-
-
-def face(number: int = 1, opacity: float = 1.0, **given: Any) -> Face:
-    coefficients = given.pop("coefficients", {})
-    where = pose(**({"at": (0.0, 0.0, 40.0)} | given))
-    return Face(number, 1.0, Head(where).seen(CAMERA), where, coefficients, opacity)
-
-
-def gray(level: int = 120) -> Pixels:
-    return np.full((HEIGHT, WIDTH, 3), level, np.uint8)
-
-
-def changed(frame: Pixels) -> NDArray[np.bool_]:
-    return np.asarray((frame != gray()).any(axis=-1))
-
-
-def worn(*parts: dict[str, Any], occlusion: bool = False, assets: Any = None) -> Filter:
-    spec = FilterSpec.model_validate(
-        {"format": 1, "name": "x", "title": "X", "occlusion": occlusion, "parts": list(parts)}
-    )
-    return Filter(spec, Path(), tuple(assets or [Assets() for _ in parts]))
-
-
-def on(frame: Pixels, faces: list[Face], filter_: Filter, renderer: Renderer, **keys: Any) -> Any:
-    return Stage(filter_, renderer).apply(
-        frame, faces, CAMERA, keys.pop("seconds", 0.0), Quality(**keys)
-    )
-
+from .ar_worn import CAMERA, HEIGHT, RED, WIDTH, Pixels, changed, face, gray, on, worn
 
 # Paint
 
@@ -75,10 +27,10 @@ def picture(color: tuple[int, int, int, int] = (255, 0, 0, 255), side: int = 64)
     return Texture(np.full((side, side, 4), color, np.uint8), "clamp")
 
 
-def test_paint_covers_the_face_but_not_eyes_and_mouth(renderer: Renderer) -> None:
+def test_paint_covers_the_face_but_not_eyes_and_mouth(drawing: Renderer) -> None:
     frame, shown = gray(), face()
     part = {"kind": "paint", "file": "x.png", "shading": 0.0}
-    on(frame, [shown], worn(part, assets=[Assets(texture=picture())]), renderer)
+    on(frame, [shown], worn(part, assets=[Assets(texture=picture())]), drawing)
     for mark, painted in ((4, True), (50, True), (151, True), (280, True)):
         x, y = shown.landmarks[mark, :2].astype(int)
         assert (tuple(frame[y, x]) == RED) == painted
@@ -95,15 +47,15 @@ def test_paint_covers_the_face_but_not_eyes_and_mouth(renderer: Renderer) -> Non
     ("mode", "level"),
     [("multiply", 56.0), ("screen", 184.0), ("overlay", 113.0), ("soft_light", 116.7)],
 )
-def test_paint_mixes_with_the_skin(renderer: Renderer, mode: str, level: float) -> None:
+def test_paint_mixes_with_the_skin(drawing: Renderer, mode: str, level: float) -> None:
     frame, shown = gray(), face()
     part = {"kind": "paint", "file": "x.png", "blend": mode}
-    on(frame, [shown], worn(part, assets=[Assets(texture=picture((120, 120, 120, 255)))]), renderer)
+    on(frame, [shown], worn(part, assets=[Assets(texture=picture((120, 120, 120, 255)))]), drawing)
     x, y = shown.landmarks[50, :2].astype(int)
     assert frame[y, x, 0] == pytest.approx(level, abs=3)
 
 
-def test_paint_is_lit_as_the_skin_is(renderer: Renderer) -> None:
+def test_paint_is_lit_as_the_skin_is(drawing: Renderer) -> None:
     frame = gray()
     frame[:, : WIDTH // 2] = 60
     frame[:, WIDTH // 2 :] = 180
@@ -114,33 +66,33 @@ def test_paint_is_lit_as_the_skin_is(renderer: Renderer) -> None:
         made = frame.copy()
         part = {"kind": "paint", "file": "x.png", "shading": shading}
         paint = worn(part, assets=[Assets(texture=picture((128, 128, 128, 255)))])
-        on(made, [shown], paint, renderer)
+        on(made, [shown], paint, drawing)
         (dark, _), (bright, row) = (shown.landmarks[i, :2].astype(int) for i in (50, 280))
         difference = int(made[row, bright, 0]) - int(made[row, dark, 0])
         assert (difference > 50) == wanted
 
 
-def test_the_far_side_of_a_turned_face_is_hidden(renderer: Renderer) -> None:
+def test_the_far_side_of_a_turned_face_is_hidden(drawing: Renderer) -> None:
     """Seen from the side, the nose covers the other cheek: paint shows what is in front."""
     shown = face(yaw=60)
     texture = picture((0, 0, 255, 255))
     texture.pixels[:, :32] = (255, 0, 0, 255)
     frame = gray()
     part = {"kind": "paint", "file": "x.png", "shading": 0.0}
-    on(frame, [shown], worn(part, assets=[Assets(texture=texture)]), renderer)
+    on(frame, [shown], worn(part, assets=[Assets(texture=texture)]), drawing)
     red, blue = ((frame == color).all(axis=-1).sum() for color in (RED, (0, 0, 255)))
     assert red > 3 * blue or blue > 3 * red
 
 
-def test_paint_under_make_up_is_mixed_before_it(renderer: Renderer) -> None:
+def test_paint_under_make_up_is_mixed_before_it(drawing: Renderer) -> None:
     paint = {"kind": "paint", "file": "x.png", "shading": 0.0, "cover": ["mouth", "eyes"]}
     lips = {"kind": "makeup", "region": "lips", "color": "#00ff00", "blend": "screen"}
     shown = face()
     x, y = shown.landmarks[[0, 13], :2].mean(axis=0).astype(int)
     texture = Assets(texture=picture())
     first, last = gray(), gray()
-    on(first, [shown], worn(paint, lips, assets=[texture, Assets()]), renderer)
-    on(last, [shown], worn(lips, paint, assets=[Assets(), texture]), renderer)
+    on(first, [shown], worn(paint, lips, assets=[texture, Assets()]), drawing)
+    on(last, [shown], worn(lips, paint, assets=[Assets(), texture]), drawing)
     assert first[y, x, 1] > 200
     assert tuple(last[y, x]) == RED
 
@@ -170,10 +122,10 @@ def test_only_what_is_painted_is_drawn() -> None:
 # The whole
 
 
-def test_the_background_needs_a_segmenter(renderer: Renderer) -> None:
+def test_the_background_needs_a_segmenter(drawing: Renderer) -> None:
     part = {"kind": "background", "mode": "color"}
     with pytest.raises(InvalidRequest, match="give a segmenter"):
-        Stage(worn(part), renderer)
+        Stage(worn(part), drawing)
 
 
 class Half:
@@ -183,22 +135,22 @@ class Half:
         return mask
 
 
-def test_the_background_changes_without_a_face_too(renderer: Renderer) -> None:
+def test_the_background_changes_without_a_face_too(drawing: Renderer) -> None:
     part = {"kind": "background", "mode": "color", "color": "#ff0000"}
     frame = gray()
-    times = Stage(worn(part), renderer, Half()).apply(frame, [], CAMERA, 0.0)
+    times = Stage(worn(part), drawing, Half()).apply(frame, [], CAMERA, 0.0)
     assert tuple(frame[10, WIDTH - 10]) == RED
     assert tuple(frame[10, 10]) == (120,) * 3
     assert set(times) == {"segment", "background"}
     shown = {**part, "show": {"when": "smile"}}
     frame = gray()
-    Stage(worn(shown), renderer, Half()).apply(frame, [face()], CAMERA, 0.0)
+    Stage(worn(shown), drawing, Half()).apply(frame, [face()], CAMERA, 0.0)
     assert (frame == 120).all()
 
 
-def test_triggers_show_parts(renderer: Renderer) -> None:
+def test_triggers_show_parts(drawing: Renderer) -> None:
     part = {"kind": "makeup", "region": "lips", "color": "#ff0000", "show": {"when": "mouth_open"}}
-    stage = Stage(worn(part), renderer)
+    stage = Stage(worn(part), drawing)
     seen = []
     for number, value in enumerate((0.0, 0.1, 0.9, 0.9, 0.9, 0.9, 0.0)):
         frame = gray()
@@ -208,7 +160,7 @@ def test_triggers_show_parts(renderer: Renderer) -> None:
     assert seen == [False, False, True, True, True, True, False]
 
 
-def test_distortion_moves_what_comes_after(renderer: Renderer) -> None:
+def test_distortion_moves_what_comes_after(drawing: Renderer) -> None:
     shown = face()
     pull = {
         "kind": "distort",
@@ -219,12 +171,12 @@ def test_distortion_moves_what_comes_after(renderer: Renderer) -> None:
         frame = gray()
         mark = {"kind": "sticker", "file": "x.png", "at": 4, "size": 0.1}
         on(frame, [shown], worn(*parts, mark, assets=[*(Assets() for _ in parts),
-           Assets(texture=picture())]), renderer)  # fmt: skip
+           Assets(texture=picture())]), drawing)  # fmt: skip
         rows.append(np.nonzero(changed(frame))[0].mean())
     assert rows[1] < rows[0] - 5
 
 
-def test_what_is_no_face_changes_nothing(renderer: Renderer) -> None:
+def test_what_is_no_face_changes_nothing(drawing: Renderer) -> None:
     shown = face()
     broken = shown.landmarks.copy()
     broken[0, 0] = np.nan
@@ -234,18 +186,18 @@ def test_what_is_no_face_changes_nothing(renderer: Renderer) -> None:
         {"kind": "eyes"},
         {"kind": "distort", "points": [{"at": 4, "radius": 1.0}]},
     ]
-    on(frame, [Face(1, 1.0, broken, shown.pose), face(2, opacity=0.0)], worn(*parts), renderer)
-    on(frame, [face(3, at=(0.0, 0.0, -20.0))], worn(*parts), renderer)
+    on(frame, [Face(1, 1.0, broken, shown.pose), face(2, opacity=0.0)], worn(*parts), drawing)
+    on(frame, [face(3, at=(0.0, 0.0, -20.0))], worn(*parts), drawing)
     assert (frame == 120).all()
 
 
 @pytest.mark.parametrize("away", [12.0, 400.0])
 @pytest.mark.parametrize("name", filters.names())
 def test_every_built_in_filter_takes_faces_of_all_sizes_and_places(
-    renderer: Renderer, name: str, away: float
+    drawing: Renderer, name: str, away: float
 ) -> None:
     chosen = filters.load(name)
-    stage = Stage(chosen, renderer, Half())
+    stage = Stage(chosen, drawing, Half())
     places = [(0.0, 0.0), (0.5, 0.1), (-0.62, -0.4), (1.4, 0.0)]
     faces = [
         face(number, yaw=70 * x, roll=60 * y, at=(x * away, y * away, away))
@@ -256,6 +208,6 @@ def test_every_built_in_filter_takes_faces_of_all_sizes_and_places(
     stage.apply(frame, faces, CAMERA, 0.1, Quality(False, "simple", 0.5, False))
 
 
-def test_the_view_of_a_scene_lies_in_the_frame(renderer: Renderer) -> None:
+def test_the_view_of_a_scene_lies_in_the_frame(drawing: Renderer) -> None:
     view = View(CAMERA.matrix, 0, 0, WIDTH, HEIGHT)
-    assert renderer.render([], view).shape == (HEIGHT, WIDTH, 4)
+    assert drawing.render([], view).shape == (HEIGHT, WIDTH, 4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,46 +12,14 @@ from retinue.apps.ar.effects.asset import anchor_matrix, local_matrix
 from retinue.apps.ar.effects.live import in_space
 from retinue.apps.ar.effects.occluder import OVAL, head, occluder
 from retinue.apps.ar.effects.region import Boxes, scenes
-from retinue.apps.ar.face.camera import Camera
 from retinue.apps.ar.face.canonical import TRIANGLES, VERTICES
 from retinue.apps.ar.face.values import Face
-from retinue.apps.ar.filters.load import Assets, Filter
-from retinue.apps.ar.filters.spec import FilterSpec, ModelPart
+from retinue.apps.ar.filters.load import Assets
+from retinue.apps.ar.filters.spec import ModelPart
 from retinue.apps.ar.filters.stage import Stage
-from retinue.apps.ar.governor import Quality
-from retinue.apps.ar.render.choose import open_renderer
 from retinue.apps.ar.render.scene import Draw, Geometry, Material, Renderer
-from retinue.core.errors import MissingExtra, Unavailable
-from retinue.testing.ar import Head, pose
 
-Pixels = NDArray[np.uint8]
-WIDTH, HEIGHT = 320, 240
-CAMERA = Camera.from_fov(WIDTH, HEIGHT)
-RED = (255, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def renderer() -> Iterator[Renderer]:
-    try:
-        made = open_renderer("auto")
-    except (MissingExtra, Unavailable) as error:
-        pytest.skip(error.message)
-    yield made
-    made.close()
-
-
-def face(number: int = 1, opacity: float = 1.0, **given: Any) -> Face:
-    coefficients = given.pop("coefficients", {})
-    where = pose(**({"at": (0.0, 0.0, 40.0)} | given))
-    return Face(number, 1.0, Head(where).seen(CAMERA), where, coefficients, opacity)
-
-
-def gray(level: int = 120) -> Pixels:
-    return np.full((HEIGHT, WIDTH, 3), level, np.uint8)
-
-
-def changed(frame: Pixels) -> NDArray[np.bool_]:
-    return np.asarray((frame != gray()).any(axis=-1))
+from .ar_worn import CAMERA, HEIGHT, RED, WIDTH, changed, face, gray, on, worn
 
 
 class Plate:
@@ -76,21 +42,8 @@ class Plate:
         return [Draw(self.geometry, self.material, matrix)]
 
 
-def worn(*parts: dict[str, Any], occlusion: bool = False, assets: Any = None) -> Filter:
-    spec = FilterSpec.model_validate(
-        {"format": 1, "name": "x", "title": "X", "occlusion": occlusion, "parts": list(parts)}
-    )
-    return Filter(spec, Path(), tuple(assets or [Assets() for _ in parts]))
-
-
 def plate(**keys: Any) -> dict[str, Any]:
     return {"kind": "model", "file": "x.glb", "scale": 1.0, **keys}
-
-
-def on(frame: Pixels, faces: list[Face], filter_: Filter, renderer: Renderer, **keys: Any) -> Any:
-    return Stage(filter_, renderer).apply(
-        frame, faces, CAMERA, keys.pop("seconds", 0.0), Quality(**keys)
-    )
 
 
 # The invisible head
@@ -138,7 +91,7 @@ def test_the_head_follows_a_face_that_is_wider() -> None:
     assert spans[1] == pytest.approx(1.2 * spans[0], rel=0.05)
 
 
-def test_what_is_behind_the_head_is_hidden(renderer: Renderer) -> None:
+def test_what_is_behind_the_head_is_hidden(drawing: Renderer) -> None:
     for occlusion, hidden in ((True, True), (False, False)):
         frame = gray()
         behind = worn(
@@ -146,7 +99,7 @@ def test_what_is_behind_the_head_is_hidden(renderer: Renderer) -> None:
             occlusion=occlusion,
             assets=[Assets(model=Plate())],
         )
-        on(frame, [face()], behind, renderer)
+        on(frame, [face()], behind, drawing)
         assert tuple(frame[HEIGHT // 2, WIDTH // 2]) == ((120,) * 3 if hidden else RED)
         x, y = CAMERA.project((12.0, 0.0, 54.5)).astype(int)
         assert tuple(frame[y, x]) == RED
@@ -155,18 +108,18 @@ def test_what_is_behind_the_head_is_hidden(renderer: Renderer) -> None:
         front,
         [face()],
         worn(plate(position=[0, 0, 9.0]), occlusion=True, assets=[Assets(model=Plate())]),
-        renderer,
+        drawing,
     )
     assert tuple(front[HEIGHT // 2, WIDTH // 2]) == RED
 
 
 @pytest.mark.parametrize("yaw", [0.0, 35.0, -50.0])
-def test_what_touches_the_skin_is_seen(renderer: Renderer, yaw: float) -> None:
+def test_what_touches_the_skin_is_seen(drawing: Renderer, yaw: float) -> None:
     """A plate just before the forehead, as a patch of a model that lies on it."""
     frame = gray()
     part = plate(anchor=151, position=[0, 0, 0.15], scale=0.8)
     shown = face(yaw=yaw)
-    on(frame, [shown], worn(part, occlusion=True, assets=[Assets(model=Plate())]), renderer)
+    on(frame, [shown], worn(part, occlusion=True, assets=[Assets(model=Plate())]), drawing)
     x, y = shown.landmarks[151, :2].astype(int)
     assert tuple(frame[y, x]) == RED
 
@@ -174,11 +127,11 @@ def test_what_touches_the_skin_is_seen(renderer: Renderer, yaw: float) -> None:
 # Models
 
 
-def test_a_model_stands_where_the_file_says(renderer: Renderer) -> None:
+def test_a_model_stands_where_the_file_says(drawing: Renderer) -> None:
     shown = face(yaw=20, pitch=5, roll=10, at=(3.0, -2.0, 45.0))
     frame = gray()
     part = plate(position=[0, 8, 4], scale=0.5)
-    times = on(frame, [shown], worn(part, assets=[Assets(model=Plate())]), renderer)
+    times = on(frame, [shown], worn(part, assets=[Assets(model=Plate())]), drawing)
     place = shown.pose.rotation @ (0, 8, 4) + shown.pose.translation
     rows, columns = np.nonzero(changed(frame))
     x, y = CAMERA.project(place)
@@ -207,7 +160,7 @@ def test_a_landmark_carries_a_model_and_the_head_turns_it() -> None:
     assert np.allclose(iris[:3, 3], live[[33, 133]].mean(axis=0), atol=1e-5)
 
 
-def test_models_are_asked_for_their_animation_and_morphs(renderer: Renderer) -> None:
+def test_models_are_asked_for_their_animation_and_morphs(drawing: Renderer) -> None:
     looping, played = Plate(), Plate()
     stage = Stage(
         worn(
@@ -215,7 +168,7 @@ def test_models_are_asked_for_their_animation_and_morphs(renderer: Renderer) -> 
             plate(show={"when": "smile", "play": "up"}),
             assets=[Assets(model=looping), Assets(model=played)],
         ),
-        renderer,
+        drawing,
     )
     for seconds, smile in ((0.0, 0.0), (4.5, 0.0), (5.0, 1.0), (5.5, 1.0)):
         one = face(coefficients={"mouth_open": 0.4, "smile": smile})
@@ -226,30 +179,30 @@ def test_models_are_asked_for_their_animation_and_morphs(renderer: Renderer) -> 
     assert played.asked[0]["animation"] == "up"
 
 
-def test_a_late_machine_gets_the_simple_model_and_fewer_pixels(renderer: Renderer) -> None:
+def test_a_late_machine_gets_the_simple_model_and_fewer_pixels(drawing: Renderer) -> None:
     both = worn(
         plate(position=[0, 8, 4], scale=3.0),
         assets=[Assets(model=Plate(), simple=Plate((0.0, 0.0, 1.0)))],
     )
     frame = gray()
-    on(frame, [face()], both, renderer, assets="simple", scale=0.5)
+    on(frame, [face()], both, drawing, assets="simple", scale=0.5)
     rows, columns = np.nonzero(changed(frame))
     assert tuple(frame[int(rows.mean()), int(columns.mean())]) == (0, 0, 255)
 
 
-def test_a_fading_face_is_half_seen(renderer: Renderer) -> None:
+def test_a_fading_face_is_half_seen(drawing: Renderer) -> None:
     frame = gray(0)
     on(frame, [face(opacity=0.5)], worn(plate(position=[0, 0, 9], scale=2.0),
-       assets=[Assets(model=Plate())]), renderer)  # fmt: skip
+       assets=[Assets(model=Plate())]), drawing)  # fmt: skip
     assert 110 < frame[HEIGHT // 2, WIDTH // 2, 0] < 145
 
 
-def test_nearer_faces_hide_those_behind(renderer: Renderer) -> None:
+def test_nearer_faces_hide_those_behind(drawing: Renderer) -> None:
     near = face(1, at=(-3.0, 0.0, 30.0))
     far = face(2, at=(3.0, 0.0, 60.0))
     frame = gray()
     on(frame, [near, far], worn(plate(position=[0, 0, 9], scale=3.0), occlusion=True,
-       assets=[Assets(model=Plate())]), renderer)  # fmt: skip
+       assets=[Assets(model=Plate())]), drawing)  # fmt: skip
     x, y = CAMERA.project((3.0, 0.0, 51.0)).astype(int)
     left, _ = CAMERA.project((-3.0, 0.0, 21.0)).astype(int)
     assert tuple(frame[y, left]) == RED

@@ -127,6 +127,23 @@ def test_the_index_is_loaded_again_and_follows(tmp_path: Path) -> None:
     second.close()
 
 
+def test_an_index_is_built_anew_when_much_of_it_is_hidden(tmp_path: Path) -> None:
+    place = library(tmp_path, flat_up_to=256)
+    shop = place.create("", "shop")
+    put_all(place, shop.collection, {n: item(n) for n in range(800)})
+    space = shop.space(MODEL)
+    space.catch_up()
+    for removed, hidden in ((range(100), 100), (range(100, 250), 0)):
+        with place.writer(shop.collection) as writer:
+            writer.write(removes=[f"i{n}" for n in removed])
+        space.catch_up()
+        assert {field.index.hidden for field in space.fields.values()} == {hidden}
+    put_all(place, shop.collection, {n: item(n) for n in range(800, 850)})
+    assert found(shop, plain(820, k=1)) == ["i820"]
+    assert "i3" not in found(shop, plain(3, k=20))
+    place.close()
+
+
 @pytest.mark.parametrize("damage", ["cut", "bytes", "empty", "other version"])
 def test_a_damaged_index_is_built_anew_and_said(tmp_path, damage: str, caplog) -> None:
     first = library(tmp_path)
