@@ -6,27 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from retinue.apps.ar import filters
 from retinue.apps.ar.filters.load import load_folder
 from retinue.core.errors import FilterInvalid, InvalidRequest
 
-HEAD = 'format = 1\nname = "mine"\ntitle = "Mine"\nauthor = "Me"\nlicense = "CC0-1.0"\n'
-PAINT = '[[parts]]\nkind = "paint"\nfile = "paint.png"\n'
-
-
-def png(path: Path, side: int = 8, mode: str = "RGBA") -> None:
-    Image.new(mode, (side, side), "red").save(path)
-
-
-def make(tmp_path: Path, parts: str = PAINT, head: str = HEAD) -> Path:
-    folder = tmp_path / "mine"
-    folder.mkdir(exist_ok=True)
-    (folder / "filter.toml").write_text(head + parts)
-    png(folder / "paint.png")
-    return folder
-
+from .ar_folders import HEAD, PAINT, make, png
 
 # Templates
 

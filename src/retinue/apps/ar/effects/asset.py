@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from retinue.apps.ar.effects.live import F32, F64, iris_corners
 from retinue.apps.ar.face.values import Face
-from retinue.apps.ar.filters.assets import Model
 from retinue.apps.ar.filters.spec import ModelPart
 from retinue.apps.ar.filters.triggers import Seen, measure
+from retinue.apps.ar.gltf import Model
 from retinue.apps.ar.render.scene import Draw
 
 

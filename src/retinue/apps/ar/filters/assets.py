@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from retinue.apps.ar.render.scene import Draw, Texture
+from retinue.apps.ar import gltf
+from retinue.apps.ar.gltf import Model
+from retinue.apps.ar.render.scene import Texture
 from retinue.core.errors import FilterInvalid, InputError, RetinueError
 from retinue.core.settings import Limits
 from retinue.media.decode import probe
@@ -26,42 +27,6 @@ MAX_PIXELS: Final = 32 * 2**20
 """Of all pictures of a filter."""
 MAX_SIDE: Final = 2048
 """A larger picture is made smaller when it is read: more cannot be seen."""
-
-
-class Model(Protocol):
-    """What a part needs of a 3D model; those of ``gltf.load`` are such."""
-
-    @property
-    def animations(self) -> tuple[str, ...]:
-        """Names of its animations."""
-        ...
-
-    @property
-    def triangles(self) -> int:
-        """How many it draws."""
-        ...
-
-    def length(self, animation: str) -> float:
-        """Return an animation's seconds."""
-        ...
-
-    def draws(
-        self,
-        matrix: NDArray[np.float64],
-        seconds: float,
-        *,
-        weights: Mapping[str, float] | None = None,
-        animation: str | None = None,
-    ) -> list[Draw]:
-        """Return its meshes at a time of an animation.
-
-        Args:
-            matrix: (4, 4) from the model's to the camera's coordinates.
-            seconds: Since the animation began; after its end it stands still.
-            weights: Of morph targets, by name.
-            animation: None for none.
-        """
-        ...
 
 
 def locate(folder: Path, name: str, suffixes: tuple[str, ...]) -> Path:
@@ -188,8 +153,6 @@ class Reader:
             FilterInvalid: as `locate`, or the model is damaged or too large.
             MissingExtra: what reads models is not installed.
         """
-        from retinue.apps.ar import gltf
-
         path = locate(self.folder, name, MODELS)
         if path not in self._models:
             try:

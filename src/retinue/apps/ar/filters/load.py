@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from retinue.apps.ar.filters.assets import Model, Reader
+from retinue.apps.ar.filters.assets import Reader
 from retinue.apps.ar.filters.problems import FILE, Lines, Problem, problems_of
 from retinue.apps.ar.filters.spec import FilterSpec, ModelPart, Part
+from retinue.apps.ar.gltf import Model
 from retinue.apps.ar.render.scene import Texture
 from retinue.core.errors import FilterInvalid, InputNotFound
 

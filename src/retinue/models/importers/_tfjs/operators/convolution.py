@@ -11,8 +11,9 @@ import numpy as np
 from retinue.core.errors import UnsupportedModel
 from retinue.models.importers._build.graph import Graph, Tensor, Value
 from retinue.models.importers._build.layout import absorb_pad, exact, same_pads, stored_pads
+from retinue.models.importers._build.operators import scalar
 from retinue.models.importers._tfjs.operators.elementwise import activate
-from retinue.models.importers._tfjs.operators.table import operator, scalar
+from retinue.models.importers._tfjs.operators.table import operator
 from retinue.models.importers._tfjs.source import Node
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from retinue.models.importers._build.graph import Graph, Tensor, Value
 from retinue.models.importers._build.layout import aligned
-from retinue.models.importers._tfjs.operators.table import operator, promoted, scalar
+from retinue.models.importers._build.operators import scalar
+from retinue.models.importers._tfjs.operators.table import operator, promoted
 from retinue.models.importers._tfjs.source import Node
 
 _UNARY = {

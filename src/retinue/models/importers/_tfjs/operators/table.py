@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
 from retinue.models.importers._build.graph import Graph, Tensor, Value
+from retinue.models.importers._build.operators import registering
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,22 +24,8 @@ Operator: TypeAlias = Callable[..., "Operand | list[Value] | list[ValueList]"]
 """Called with (graph, node, *inputs); returns its output, or a list of its outputs."""
 
 OPERATORS: dict[str, Operator] = {}
-
-
-Function = TypeVar("Function", bound=Operator)
-
-
-def operator(*names: str) -> Callable[[Function], Function]:
-    """Register a function as the translation of TensorFlow operators."""
-
-    def register(function: Function) -> Function:
-        for name in names:
-            if name in OPERATORS:
-                raise ValueError(f"operator {name} is registered twice")
-            OPERATORS[name] = function
-        return function
-
-    return register
+operator = registering(OPERATORS)
+"""Register a function as the translation of TensorFlow operators."""
 
 
 def promoted(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -47,8 +34,3 @@ def promoted(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
         return list(tensors)
     wanted = np.float32 if any(t.dtype.kind == "f" for t in tensors) else np.int32
     return [graph.cast(tensor, wanted) for tensor in tensors]
-
-
-def scalar(graph: Graph, number: float, like: Tensor) -> Tensor:
-    """Return a 0-d constant of the tensor's type."""
-    return graph.constant(np.array(number, like.dtype))

@@ -12,7 +12,8 @@ import tflite  # type: ignore[import-untyped]
 from retinue.core.errors import ModelCorrupt, UnsupportedModel
 from retinue.models.importers._build.graph import Graph, Tensor, Value
 from retinue.models.importers._build.layout import absorb_pad, exact, same_pads, stored_pads
-from retinue.models.importers._tflite.operators.table import activated, operator, scalar
+from retinue.models.importers._build.operators import scalar
+from retinue.models.importers._tflite.operators.table import activated, operator
 from retinue.models.importers._tflite.source import Node
 
 _SAME, _VALID = 1, 2

@@ -15,7 +15,8 @@ from flatbuffers import flexbuffers  # type: ignore[import-untyped]
 
 from retinue.core.errors import ModelCorrupt
 from retinue.models.importers._build.graph import Graph, Tensor, Value
-from retinue.models.importers._tflite.operators.table import operator, scalar
+from retinue.models.importers._build.operators import scalar
+from retinue.models.importers._tflite.operators.table import operator
 from retinue.models.importers._tflite.source import Node
 
 _OUTSIDE = 3.0

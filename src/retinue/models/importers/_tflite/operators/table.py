@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-import numpy as np
 import tflite  # type: ignore[import-untyped]
 
 from retinue.core.errors import UnsupportedModel
 from retinue.models.importers._build.graph import Graph, Tensor, Value
+from retinue.models.importers._build.operators import registering, scalar
 from retinue.models.importers._tflite.source import Node
 
 Operator: TypeAlias = Callable[..., Value]
 """Called with (graph, node, *inputs); returns its output."""
 
 OPERATORS: dict[str, Operator] = {}
-
-Function = TypeVar("Function", bound=Operator)
+operator = registering(OPERATORS)
+"""Register a function as the translation of TensorFlow Lite operators."""
 
 _ACTIVATIONS = {
     tflite.ActivationFunctionType.NONE: "",
     tflite.ActivationFunctionType.RELU: "Relu",
     tflite.ActivationFunctionType.TANH: "Tanh",
 }
-
-
-def operator(*names: str) -> Callable[[Function], Function]:
-    """Register a function as the translation of TensorFlow Lite operators."""
-
-    def register(function: Function) -> Function:
-        for name in names:
-            if name in OPERATORS:
-                raise ValueError(f"operator {name} is registered twice")
-            OPERATORS[name] = function
-        return function
-
-    return register
 
 
 def activated(graph: Graph, node: Node, tensor: Tensor) -> Tensor:
@@ -55,8 +42,3 @@ def activated(graph: Graph, node: Node, tensor: Tensor) -> Tensor:
 def clip(graph: Graph, tensor: Tensor, low: float, high: float) -> Tensor:
     """Limit to [low, high]."""
     return graph.emit("Clip", tensor, scalar(graph, low, tensor), scalar(graph, high, tensor))
-
-
-def scalar(graph: Graph, number: float, like: Tensor) -> Tensor:
-    """Return a 0-d constant of the tensor's type."""
-    return graph.constant(np.array(number, like.dtype))
