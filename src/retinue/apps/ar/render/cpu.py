@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
@@ -23,7 +21,9 @@ from retinue.apps.ar.render import environment
 from retinue.apps.ar.render.clip import clipped
 from retinue.apps.ar.render.compiled import loops
 from retinue.apps.ar.render.composite import composite
+from retinue.apps.ar.render.pair import Pair
 from retinue.apps.ar.render.prepare import (
+    Plan,
     Shape,
     Turn,
     checked,
@@ -41,17 +41,16 @@ from retinue.core.errors import InvalidRequest, MissingExtra
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-Texels = tuple[NDArray[np.uint32], I64]
+Texels = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 _NONE_1: Final = np.zeros(0, np.float32)
 _NONE_2: Final = np.zeros((0, 2), np.float32)
 _NONE_3: Final = np.zeros((0, 3), np.float32)
 _NONE_4: Final = np.zeros((0, 4), np.float32)
-_NO_TEXELS: Final = np.zeros(0, np.uint32), np.zeros((0, 3), np.int64)
+_NO_TEXELS: Final = np.zeros(0, np.int32), np.zeros((3, 0), np.int32)
 
-_TASK: Final = 1024
-"""Pixels that a thread shades before it looks for more."""
-_WORTH_HELP: Final = 4
+_BANDS: Final = 4
+"""Parts of a picture that two threads take in turns."""
 
 
 def library() -> ModuleType:
@@ -68,7 +67,7 @@ def library() -> ModuleType:
     return found
 
 
-def studio() -> F64:
+def studio() -> F32:
     """Return the numbers of `environment` as the loops take them."""
     numbers: list[float] = [*environment.FLOOR, *environment.WALL, *environment.GROUND]
     numbers += [*environment.SKY, *environment.KEY_LIGHT, *environment.KEY]
@@ -77,7 +76,7 @@ def studio() -> F64:
     for lamp in environment.LAMPS:
         numbers += [*lamp.middle, *lamp.right, *lamp.up, *lamp.half, lamp.light]
     numbers += [*environment.ENCODE, environment.ENCODE_FROM, 1 / (1 + environment.WRAP)]
-    return np.array(numbers)
+    return np.array(numbers, np.float32)
 
 
 @dataclass(slots=True)
@@ -92,34 +91,36 @@ class _Mesh:
     shape: Shape = field(default_factory=Shape)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Ready:
-    """A draw whose vertices are placed."""
+    """A draw whose vertices are placed.
 
-    triangles: NDArray[np.int32]
-    corners: I64
-    nearness: F64
-    carried: F32
-    surface: F64
-    texels: Texels
-    flags: I64
+    Attributes:
+        mesh: As the loops take it.
+        look: Likewise.
+        sides: Signs of the area of triangles that are drawn, one after the other; 0 for both.
+    """
+
+    mesh: tuple[Any, ...]
+    look: tuple[Any, ...]
+    sides: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Layers:
-    """What is drawn on.
+class _Work:
+    """What is drawn, in that order.
 
     Attributes:
-        depth: (H, W) of 1 / depth.
-        owner: (H, W): number of the triangle that is seen; -1 for none.
-        fragments: (H * W, 3): room for pixels that are to be shaded.
-        image: (H, W, 4).
+        hidden: Depth alone.
+        solid: What hides each other.
+        faded: What is seen through; True for a solid, which hides its own inside.
+        far: 1 / depth of what is behind all.
     """
 
-    depth: F32
-    owner: NDArray[np.int32]
-    fragments: NDArray[np.int32]
-    image: NDArray[np.uint8]
+    hidden: list[_Ready]
+    solid: list[_Ready]
+    faded: list[tuple[_Ready, bool]]
+    far: float
 
 
 class CpuRenderer:
@@ -137,8 +138,13 @@ class CpuRenderer:
         self._studio = studio()
         self._meshes: weakref.WeakKeyDictionary[Geometry, _Mesh] = weakref.WeakKeyDictionary()
         self._pictures: weakref.WeakKeyDictionary[Texture, Texels] = weakref.WeakKeyDictionary()
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="ar-shade")
-        self._room = np.empty(0, np.float32), np.empty(0, np.int32), np.empty((0, 3), np.int32)
+        self._pair = Pair()
+        self._room = np.empty(0, np.float32), np.empty(0, np.int32)
+        rows, places, tile = self._loops.ROWS, self._loops.PLACES, self._loops.TILE
+        self._tiles = [
+            (np.empty(rows * tile, np.float32), np.empty(places * tile, np.int32))
+            for _ in range(_BANDS)
+        ]
         self._closed = False
         self._warm_up()
 
@@ -157,34 +163,19 @@ class CpuRenderer:
             raise InvalidRequest("the renderer is closed; open another one")
         width, height = size(view)
         order = plan(draws)
-        image = np.zeros((height, width, 4), np.uint8)
         if not order.solid and not order.seen_through:
-            return image
-        seen = projection(view, width, height)
-        layers = self._layers(image, 1 / view.far)
-        for draw in order.hidden:
-            self._cover(self._ready(draw, seen, view.near), self._loops.HIDES, layers)
-        self._solid([self._ready(draw, seen, view.near) for draw in order.solid], layers)
-        for draw in order.seen_through:
-            ready = self._ready(draw, seen, view.near)
-            if draw.material is not None and draw.material.alpha_mode != "blend":
-                # A faded solid hides its own inside.
-                layers.owner.fill(-1)
-                self._solid([ready], layers)
-                continue
-            front = _front(turn(draw.matrix))
-            # Of what has two sides, the far one is seen through the near one.
-            sides = [int(ready.flags[3])] if ready.flags[3] else [-front, front]
-            for side in sides:
-                ready.flags[3] = side
-                self._cover(ready, self._loops.AT_ONCE, layers)
-        return smooth(image)
+            return np.zeros((height, width, 4), np.uint8)
+        work = self._work(order, projection(view, width, height), view)
+        image = np.empty((height, width, 4), np.uint8)
+        bands = self._bands(image)
+        self._pair.share([partial(self._band, work, *band) for band in bands])
+        return smooth(image, self._pair)
 
     def close(self) -> None:
         """Give back what it holds. May be called twice."""
         self._meshes.clear()
         self._pictures.clear()
-        self._helper.shutdown()
+        self._pair.close()
         self._closed = True
 
     def _warm_up(self) -> None:
@@ -198,60 +189,66 @@ class CpuRenderer:
         view = View(np.array([[8.0, 0, 8], [0, 8, 8], [0, 0, 1]]), 0, 0, 16, 16)
         composite(np.zeros((16, 16, 3), np.uint8), self.render(draws, view), view)
 
-    def _layers(self, image: NDArray[np.uint8], far: float) -> _Layers:
-        """Return empty layers; their room is kept, as new memory costs more than to clear it."""
+    def _work(self, order: Plan, seen: F64, view: View) -> _Work:
+        work = _Work([], [], [], 1 / view.far)
+        work.hidden.extend(self._ready(draw, seen, view.near) for draw in order.hidden)
+        work.solid.extend(self._ready(draw, seen, view.near) for draw in order.solid)
+        for draw in order.seen_through:
+            solid = draw.material is not None and draw.material.alpha_mode != "blend"
+            ready = self._ready(draw, seen, view.near)
+            if not solid and ready.sides == (0,):
+                # Of what has two sides, the far one is seen through the near one.
+                front = _front(turn(draw.matrix))
+                ready = replace(ready, sides=(-front, front))
+            work.faded.append((ready, solid))
+        return work
+
+    def _bands(self, image: NDArray[np.uint8]) -> list[tuple[int, int, tuple[Any, ...]]]:
+        """Return bands of an image: rows, and what is drawn on.
+
+        Room is kept, as new memory costs more than to clear it.
+        """
         height, width = image.shape[:2]
-        count = height * width
-        if len(self._room[0]) < count:
-            self._room = (
-                np.empty(count, np.float32),
-                np.empty(count, np.int32),
-                np.empty((count, 3), np.int32),
-            )
-        depth = self._room[0][:count].reshape(height, width)
-        owner = self._room[1][:count].reshape(height, width)
-        depth.fill(far)
-        owner.fill(-1)
-        return _Layers(depth, owner, self._room[2][:count], image)
+        if len(self._room[0]) < height * width:
+            self._room = np.empty(height * width, np.float32), np.empty(4 * height * width, "i4")
+        depth = self._room[0][: height * width].reshape(height, width)
+        owner = self._room[1][: height * width].reshape(height, width)
+        room = self._room[1][height * width :]
+        made = []
+        for number, tile in enumerate(self._tiles):
+            first, last = (height * (number + step) // _BANDS for step in (0, 1))
+            if first < last:
+                fragments = room[3 * first * width : 3 * last * width].reshape(3, -1)
+                made.append((first, last, (depth, owner, fragments, *tile, image)))
+        return made
 
-    def _cover(self, ready: _Ready, number: int, layers: _Layers) -> None:
-        rest = layers.depth, layers.owner, layers.fragments, layers.image
-        self._loops.cover(*self._arguments(ready), number, *rest)
+    def _band(self, work: _Work, first: int, last: int, layers: tuple[Any, ...]) -> None:
+        """Draw some rows."""
+        loops = self._loops
+        depth, image = layers[0], layers[-1]
+        depth[first:last].fill(work.far)
+        image[first:last].fill(0)
+        rest = first, last, layers
+        for ready in work.hidden:
+            loops.cover(ready.mesh, ready.look, loops.HIDES, 0, 0, *rest)
+        self._solid(work.solid, *rest)
+        for ready, solid in work.faded:
+            if solid:
+                self._solid([ready], *rest)
+                continue
+            for side in ready.sides:
+                loops.cover(ready.mesh, ready.look, loops.SHADES_NEARER, 0, side, *rest)
 
-    def _arguments(self, ready: _Ready) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Return a mesh and its look as the loops take them."""
-        mesh = ready.triangles, ready.corners, ready.nearness, ready.carried
-        return mesh, (self._studio, ready.surface, *ready.texels, ready.flags)
-
-    def _solid(self, draws: list[_Ready], layers: _Layers) -> None:
+    def _solid(self, solid: list[_Ready], first: int, last: int, layers: tuple[Any, ...]) -> None:
         """Find what is seen of draws, then shade it."""
-        counts = [len(ready.triangles) for ready in draws]
-        number = 0
-        for ready, count in zip(draws, counts, strict=True):
-            self._cover(ready, number, layers)
-            number += count
-        which = np.empty((number, 2), np.int32)
-        which[:, 0] = np.repeat(np.arange(len(draws)), counts)
-        which[:, 1] = np.concatenate([np.arange(0), *map(np.arange, counts)])
-        starts = np.zeros(len(draws) + 1, np.int64)
-        self._loops.collect(layers.owner, which, starts, layers.fragments)
-        tasks = deque(
-            (layers.fragments[at : min(at + _TASK, last)], self._arguments(ready))
-            for ready, first, last in zip(draws, starts, starts[1:], strict=False)
-            for at in range(first, last, _TASK)
-        )
-
-        def shade() -> None:
-            with suppress(IndexError):
-                while True:
-                    mine, rest = tasks.popleft()
-                    self._loops.shade(mine, len(mine), *rest, layers.image)
-
-        # No two tasks have the same pixel. A second core takes some, if one is free in time.
-        helped = self._helper.submit(shade) if len(tasks) >= _WORTH_HELP else None
-        shade()
-        if helped is not None and not helped.cancel():
-            helped.result()
+        if solid:
+            layers[1][first:last].fill(-1)
+        for mode in (self._loops.OWNS, self._loops.SHADES):
+            number = 0
+            for ready in solid:
+                (side,) = ready.sides
+                self._loops.cover(ready.mesh, ready.look, mode, number, side, first, last, layers)
+                number += len(ready.mesh[0])
 
     def _mesh(self, geometry: Geometry) -> _Mesh:
         found = self._meshes.get(geometry)
@@ -277,7 +274,8 @@ class CpuRenderer:
                 table.append((start, width, height))
                 start += width * height
             whole = np.concatenate([level.ravel() for level in levels])
-            found = whole.view("<u4").astype(np.uint32), np.array(table, np.int64)
+            texels = whole.view("<i4").astype(np.int32)
+            found = texels, np.array(table, np.int32).T.copy()
             self._pictures[texture] = found
         return found
 
@@ -288,7 +286,8 @@ class CpuRenderer:
         placed = np.empty((len(positions), 3))
         compiled.place(positions, np.array(draw.matrix, np.float64, order="C"), placed)
         carried = np.zeros((len(positions), compiled.COLUMNS if draw.material else 0), np.float32)
-        surface, flags, texels = np.zeros(18), np.zeros(5, np.int64), _NO_TEXELS
+        surface, flags, texels = np.zeros(18, np.float32), np.zeros(4, np.int64), _NO_TEXELS
+        side = 0
         material = draw.material
         if material is not None:
             turned = turn(draw.matrix)
@@ -296,13 +295,13 @@ class CpuRenderer:
             lighting = compiled.AT_PIXELS if coarse else compiled.AT_VERTICES
             flags[0] = compiled.UNLIT if material.unlit else lighting
             flags[1] = ("opaque", "mask", "blend").index(material.alpha_mode)
-            flags[3] = 0 if material.double_sided else _front(turned)
+            side = 0 if material.double_sided else _front(turned)
             surface[:6] = (*material.base_color, material.metallic, material.roughness)
             surface[6:9] = material.emissive
             surface[9:11] = material.alpha_cutoff, min(draw.opacity, 1.0)
-            flags[4] = len(mesh.colors) > 0
+            flags[3] = len(mesh.colors) > 0
             surface[13] = material.double_sided
-            surface[14:] = _softness(material.roughness)
+            surface[14:18] = _softness(material.roughness)
             density, uv = _NONE_1, mesh.uv
             if material.texture is not None:
                 density = mesh.shape.texels(draw.geometry)
@@ -319,7 +318,8 @@ class CpuRenderer:
             triangles, placed, carried = clipped(triangles, placed, carried, near)
         corners, nearness = np.empty((len(placed), 2), np.int64), np.empty(len(placed))
         compiled.project(placed, seen, corners, nearness)
-        return _Ready(triangles, corners, nearness, carried, surface, texels, flags)
+        made = triangles, corners, nearness, carried
+        return _Ready(made, (self._studio, surface, *texels, flags), (side,))
 
 
 def _array(values: NDArray[Any] | None, none: F32) -> F32:
@@ -342,7 +342,7 @@ def _softness(roughness: float) -> tuple[float, float, float, float]:
     return w, 0.5 / w, first, second
 
 
-def _detail(levels: I64, seen: F64, unit: float) -> tuple[float, float]:
-    side = math.sqrt(levels[0, 1] * levels[0, 2])
+def _detail(levels: NDArray[np.int32], seen: F64, unit: float) -> tuple[float, float]:
+    side = math.sqrt(int(levels[1, 0]) * int(levels[2, 0]))
     focal = math.sqrt(abs(seen[0, 0] * seen[1, 1]))
-    return math.log2(side / (focal * unit + 1e-12)), len(levels) - 1.0
+    return math.log2(side / (focal * unit + 1e-12)), levels.shape[1] - 1.0

@@ -8,6 +8,7 @@ everywhere; `kernels` has a compiled twin.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinue.apps.ar.render.compiled import loops
+from retinue.apps.ar.render.pair import Pair
 
 Pixels = NDArray[np.uint8]
 I16 = NDArray[np.int16]
@@ -52,11 +54,12 @@ def find(drawn: Pixels) -> tuple[I16, I32, int]:
     return np.asarray(padded, np.int16).ravel(), places.astype(np.int32), stride
 
 
-def smooth(drawn: Pixels) -> Pixels:
+def smooth(drawn: Pixels, pair: Pair | None = None) -> Pixels:
     """Smooth a picture's edges, in place if that can be.
 
     Args:
         drawn: (H, W, 4) uint8, premultiplied, C-contiguous; not to be used any more.
+        pair: Threads that may do it.
 
     Returns:
         What it became.
@@ -65,8 +68,18 @@ def smooth(drawn: Pixels) -> Pixels:
     compiled = loops()
     if compiled is None:
         return _smoothed(drawn, plane, places, stride)
-    room = np.empty((len(places), 4), np.uint8)
-    compiled.smooth(drawn, plane, places, stride, PAD, LEAST, REACH, room)
+    done = np.empty((len(places), 4), np.uint8)
+
+    def find_part(part: slice) -> None:
+        rest = stride, PAD, LEAST, REACH
+        compiled.smooth(drawn, plane, places[part], *rest, done[part])
+
+    if pair is None:
+        find_part(slice(None))
+    else:
+        half = len(places) // 2
+        pair.share([partial(find_part, part) for part in (slice(half), slice(half, None))])
+    compiled.put(drawn, places, stride, PAD, done)
     return drawn
 
 

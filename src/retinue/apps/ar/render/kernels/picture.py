@@ -53,7 +53,7 @@ def smooth(
     reach: I32,
     done: Pixels,
 ) -> None:
-    """Do what `render.smooth` does, in place; ``done`` is room for one pixel a place."""
+    """Find what `render.smooth` makes of pixels: ``done``, (N, 4), one a place."""
     for number, place in enumerate(places):
         row, column, at = place // stride - pad, place % stride - pad, int(place)
         flat, sign, before, most, ramp = _edge(plane, at, stride, edge)
@@ -68,9 +68,15 @@ def smooth(
         for k in range(4):
             other = drawn[row + down, column + right, k] * most
             done[number, k] = (drawn[row, column, k] * (256 - most) + other + 128) >> 8
+
+
+@compiled
+def put(drawn: Pixels, places: I32, stride: int, pad: int, done: Pixels) -> None:
+    """Write what `smooth` found."""
     for number, place in enumerate(places):
+        row, column = place // stride - pad, place % stride - pad
         for k in range(4):
-            drawn[place // stride - pad, place % stride - pad, k] = done[number, k]
+            drawn[row, column, k] = done[number, k]
 
 
 @compiled

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from retinue.apps.ar.render.kernels._compile import apart, compiled, inner
+from retinue.apps.ar.render.kernels._compile import compiled, inner
 from retinue.apps.ar.render.kernels._types import (
-    AT_ONCE,
-    F32,
-    F64,
-    I32,
     I64,
     MASK,
-    U32,
+    OWNS,
+    SHADES,
+    Corner,
+    Layers,
     Look,
     Mesh,
-    Pixels,
-    Three,
 )
-from retinue.apps.ar.render.kernels.shading import Corner, looked_up, mixed, shade
+from retinue.apps.ar.render.kernels.shading import claim, shade
 
 
 @inner
@@ -26,141 +23,106 @@ def _owns(dx: int, dy: int) -> int:
 
 
 @inner
-def _area(corners: I64, i: int, j: int, k: int) -> int:
-    """Return twice a triangle's area, positive where it turns right as it is seen."""
-    x, y = corners[i, 0], corners[i, 1]
-    return int(
-        (corners[j, 0] - x) * (corners[k, 1] - y) - (corners[k, 0] - x) * (corners[j, 1] - y)
-    )
+def _wide(corners: I64, corner: Corner, columns: int) -> tuple[int, int]:
+    """Return the columns whose middle a triangle's box has: the first and the last."""
+    a, b, c = corners[corner[0], 0], corners[corner[1], 0], corners[corner[2], 0]
+    # 128 of 256 steps are half a pixel.
+    return max(0, (min(a, b, c) + 127) >> 8), min(columns - 1, (max(a, b, c) - 128) >> 8)
 
 
-@apart
-def _kept(
-    carried: F32, corner: Corner, share: Three, surface: F64, texels: U32, levels: I64, wrap: int
-) -> bool:
-    """Say whether a masked pixel is there."""
-    alpha = mixed(carried, corner, share, 9)
-    if levels.shape[0]:
-        alpha *= looked_up(carried, corner, share, texels, levels, wrap)[3]
-    return bool(alpha >= surface[9])
+@inner
+def _high(corners: I64, corner: Corner, first: int, last: int) -> tuple[int, int]:
+    """Return the rows likewise."""
+    a, b, c = corners[corner[0], 1], corners[corner[1], 1], corners[corner[2], 1]
+    return max(first, (min(a, b, c) + 127) >> 8), min(last - 1, (max(a, b, c) - 128) >> 8)
 
 
-@apart
-def _scan(
-    mesh: Mesh,
-    look: Look,
-    t: int,
-    corner: Corner,
-    area: int,
-    number: int,
-    depth: F32,
-    owner: I32,
-    fragments: I32,
-    count: int,
-    image: Pixels,
-) -> int:
-    """Do what `cover` does with one triangle; return how many fragments wait."""
-    _, corners, nearness, carried = mesh
-    _, surface, texels, levels, flags = look
+@inner
+def _facing(mesh: Mesh, corner: Corner, sign: int) -> tuple[int, Corner]:
+    """Return twice a triangle's area, and its corners so that it is positive; 0 if not drawn."""
     i, j, k = corner
-    ax, ay, bx, by = corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1]
-    cx, cy = corners[k, 0], corners[k, 1]
-    # Pixels whose middle lies within: 128 of 256 steps are half a pixel.
-    left, top = max(0, (min(ax, bx, cx) + 127) >> 8), max(0, (min(ay, by, cy) + 127) >> 8)
-    right = min(depth.shape[1] - 1, (max(ax, bx, cx) - 128) >> 8)
-    x, y = (left << 8) + 128, (top << 8) + 128
-    ra = (cx - bx) * (y - by) - (cy - by) * (x - bx) + _owns(cx - bx, cy - by)
-    rb = (ax - cx) * (y - cy) - (ay - cy) * (x - cx) + _owns(ax - cx, ay - cy)
-    rc = (bx - ax) * (y - ay) - (by - ay) * (x - ax) + _owns(bx - ax, by - ay)
-    ni, nj, nk = nearness[i] / area, nearness[j] / area, nearness[k] / area
-    for row in range(top, min(depth.shape[0] - 1, (max(ay, by, cy) - 128) >> 8) + 1):
-        ea, eb, ec = ra, rb, rc
-        for column in range(left, right + 1):
-            near = ea * ni + eb * nj + ec * nk
-            if (ea | eb | ec) >= 0 and near > depth[row, column]:
-                share = (ea * ni / near, eb * nj / near, ec * nk / near)
-                if number == AT_ONCE:
-                    fragments[count, 0], fragments[count, 1] = row, column
-                    fragments[count, 2] = t
-                    count += 1
-                    if count == fragments.shape[0]:
-                        shade(fragments, count, mesh, look, image)
-                        count = 0
-                elif flags[1] != MASK or _kept(
-                    carried, corner, share, surface, texels, levels, flags[2]
-                ):
-                    depth[row, column] = near
-                    if number >= 0:
-                        owner[row, column] = number + t
-            ea, eb, ec = ea - ((cy - by) << 8), eb - ((ay - cy) << 8), ec - ((by - ay) << 8)
-        ra, rb, rc = ra + ((cx - bx) << 8), rb + ((ax - cx) << 8), rc + ((bx - ax) << 8)
-    return count
+    _, corners, nearness, _ = mesh
+    x, y = corners[i, 0], corners[i, 1]
+    area = (corners[j, 0] - x) * (corners[k, 1] - y) - (corners[k, 0] - x) * (corners[j, 1] - y)
+    if area * sign < 0 or nearness[i] == 0.0 or nearness[j] == 0.0 or nearness[k] == 0.0:
+        return 0, corner
+    if area < 0:
+        return -area, (i, k, j)
+    return area, corner
+
+
+@inner
+def _flush(count: int, mesh: Mesh, look: Look, mode: int, number: int, layers: Layers) -> None:
+    """Do what is to be done with the pixels that wait."""
+    if mode >= SHADES:
+        shade(layers[2], count, mesh, look, layers)
+    else:
+        claim(layers[2], count, mesh, look, number if mode == OWNS else -1, layers)
 
 
 @compiled
 def cover(
-    mesh: Mesh,
-    look: Look,
-    number: int,
-    depth: F32,
-    owner: I32,
-    fragments: I32,
-    image: Pixels,
+    mesh: Mesh, look: Look, mode: int, number: int, sign: int, first: int, last: int, layers: Layers
 ) -> None:
-    """Find the pixels of triangles that are nearer than what is there.
+    """Find the pixels of triangles.
 
     Args:
         mesh: Triangles with a vertex whose nearness is 0 are left out.
         look: Its surface.
-        number: Of the first triangle, to be written to ``owner``; `HIDES` for depth alone,
-            `AT_ONCE` to shade each pixel where it is found, which leaves depth as it is.
-        depth: (H, W) of 1 / depth.
-        owner: (H, W): number of the triangle that is seen.
-        fragments: (F, 3) room for what is shaded at once.
-        image: (H, W, 4).
+        mode: `HIDES` writes the depth of those that are nearer than what is there, `OWNS` their
+            triangle's number too; `SHADES` shades those that a triangle owns, `SHADES_NEARER` all
+            that are nearer, and leaves depth as it is.
+        number: Of the first triangle.
+        sign: Of the area of triangles that are drawn; 0 for both.
+        first: Row from which on pixels are looked at.
+        last: Row before which they are.
+        layers: What is drawn on.
     """
     triangles, corners, nearness, _ = mesh
-    sign, count = look[4][3], 0
+    depth, owner, fragments, _, _, _ = layers
+    count, room, owned = 0, fragments.shape[1], mode == SHADES
+    waits = mode >= SHADES or look[4][1] == MASK
     for t in range(triangles.shape[0]):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        if nearness[i] == 0.0 or nearness[j] == 0.0 or nearness[k] == 0.0:
+        corner = (triangles[t, 0], triangles[t, 1], triangles[t, 2])
+        top, bottom = _high(corners, corner, first, last)
+        left, right = _wide(corners, corner, depth.shape[1])
+        if top > bottom or left > right:
             continue
-        area = _area(corners, i, j, k)
-        if area == 0 or area * sign < 0:
+        area, (i, j, k) = _facing(mesh, corner, sign)
+        if area == 0:
             continue
-        if area < 0:
-            j, k, area = k, j, -area
-        count = _scan(mesh, look, t, (i, j, k), area, number, depth, owner, fragments, count, image)
-    shade(fragments, count, mesh, look, image)
-
-
-@compiled
-def collect(owner: I32, draws: I32, starts: I64, fragments: I32) -> None:
-    """Sort the pixels that triangles own by draw.
-
-    Args:
-        owner: (H, W) of `cover`; negative for none.
-        draws: (T, 2): by triangle, the draw that it is of, and which it is there.
-        starts: (D + 1,) zeros; then where each draw's begin.
-        fragments: (H * W, 3): row, column, triangle.
-    """
-    height, width = owner.shape
-    for row in range(height):
-        for column in range(width):
-            if owner[row, column] >= 0:
-                starts[draws[owner[row, column], 0] + 1] += 1
-    for number in range(1, starts.shape[0]):
-        starts[number] += starts[number - 1]
-    for row in range(height):
-        for column in range(width):
-            t = owner[row, column]
-            if t >= 0:
-                number = draws[t, 0]
-                at = starts[number]
-                starts[number] += 1
-                fragments[at, 0] = row
-                fragments[at, 1] = column
-                fragments[at, 2] = draws[t, 1]
-    for number in range(starts.shape[0] - 1, 0, -1):
-        starts[number] = starts[number - 1]
-    starts[0] = 0
+        ax, ay, bx, by = corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1]
+        cx, cy = corners[k, 0], corners[k, 1]
+        x, y = (left << 8) + 128, (top << 8) + 128
+        ra = (cx - bx) * (y - by) - (cy - by) * (x - bx) + _owns(cx - bx, cy - by)
+        rb = (ax - cx) * (y - cy) - (ay - cy) * (x - cx) + _owns(ax - cx, ay - cy)
+        rc = (bx - ax) * (y - ay) - (by - ay) * (x - ax) + _owns(bx - ax, by - ay)
+        da, db, dc = (cy - by) << 8, (ay - cy) << 8, (by - ay) << 8
+        ni, nj, nk = nearness[i] / area, nearness[j] / area, nearness[k] / area
+        step = da * ni + db * nj + dc * nk
+        for row in range(top, bottom + 1):
+            ea, eb, ec = ra, rb, rc
+            near = ea * ni + eb * nj + ec * nk
+            entered = False
+            for column in range(left, right + 1):
+                if (ea | eb | ec) >= 0:
+                    entered = True
+                    held = owner[row, column] == number + t if owned else False
+                    seen = held or (not owned and near > depth[row, column])
+                    if seen and waits:
+                        fragments[0, count], fragments[1, count] = row, column
+                        fragments[2, count] = t
+                        count += 1
+                        if count == room:
+                            _flush(count, mesh, look, mode, number, layers)
+                            count = 0
+                    elif seen:
+                        depth[row, column] = near
+                        if mode == OWNS:
+                            owner[row, column] = number + t
+                elif entered:
+                    break
+                ea, eb, ec, near = ea - da, eb - db, ec - dc, near - step
+            ra, rb, rc = ra + ((cx - bx) << 8), rb + ((ax - cx) << 8), rc + ((bx - ax) << 8)
+    if count:
+        _flush(count, mesh, look, mode, number, layers)

@@ -1,138 +1,236 @@
-"""Shades pixels that are known to be seen."""
+"""Shades pixels that are known to be seen.
+
+Many at once: each step is a loop over some hundred pixels whose values lie in a row of memory, so
+that the compiler makes vector instructions of it. What vertices carry is linear in the picture once
+it is divided by depth, so a triangle's pixels need a sum and a product for each value.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from retinue.apps.ar.render.kernels._compile import compiled, inner
+from retinue.apps.ar.render.kernels._compile import apart, inner
 from retinue.apps.ar.render.kernels._light import light, unit
-from retinue.apps.ar.render.kernels._texture import texel
+from retinue.apps.ar.render.kernels._texture import look_up
 from retinue.apps.ar.render.kernels._types import (
     AT_PIXELS,
     BLEND,
+    DEPTH,
     F32,
-    F64,
+    FACTOR,
     I32,
     I64,
-    U32,
+    LIGHT,
+    SEEN,
+    TEXEL,
+    TILE,
     UNLIT,
-    Four,
+    Corner,
+    Layers,
     Look,
     Mesh,
     Pixels,
-    Six,
-    Three,
+    X,
+    Y,
 )
 
-Corner = tuple[int, int, int]
+F: Any = np.float32
+N: Any = np.uint64
+_ALPHA = 3
 
 
 @inner
-def mixed(carried: F32, corner: Corner, share: Three, column: int) -> float:
-    """Return what a pixel has of a column that vertices carry."""
-    return float(
-        share[0] * carried[corner[0], column]
-        + share[1] * carried[corner[1], column]
-        + share[2] * carried[corner[2], column]
-    )
+def _fill(tile: F32, row: int, count: int, value: float) -> None:
+    for f in range(N(count)):
+        tile[N(row * TILE) + f] = F(value)
 
 
 @inner
-def looked_up(
-    carried: F32, corner: Corner, share: Three, texels: U32, levels: I64, wrap: int
-) -> Four:
-    """Return a pixel's texel."""
-    u, v = mixed(carried, corner, share, 10), mixed(carried, corner, share, 11)
-    return texel(texels, levels, u, v, mixed(carried, corner, share, 12), wrap)
-
-
-@inner
-def _shares(corners: I64, nearness: F64, corner: Corner, row: int, column: int) -> Three:
-    """Return how much of each corner a pixel's middle has, in space."""
+def _planes(
+    mesh: Mesh, corner: Corner, first: int, last: int, slopes: tuple[float, ...], tile: F32,
+    start: int, count: int,
+) -> None:  # fmt: skip
+    """Fill in some columns of what vertices carry, for a run of pixels of one triangle."""
+    _, _, nearness, carried = mesh
     i, j, k = corner
-    ax, ay, bx, by = corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1]
-    cx, cy = corners[k, 0], corners[k, 1]
-    x, y = (column << 8) + 128, (row << 8) + 128
-    a = ((cx - bx) * (y - by) - (cy - by) * (x - bx)) * nearness[i]
-    b = ((ax - cx) * (y - cy) - (ay - cy) * (x - cx)) * nearness[j]
-    c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) * nearness[k]
-    whole = 1.0 / (a + b + c)
-    return a * whole, b * whole, c * whole
+    bx, by, cx, cy = slopes
+    at = N(start)
+    for column in range(first, last):
+        own = carried[i, column] * nearness[i]
+        to_b = carried[j, column] * nearness[j] - own
+        to_c = carried[k, column] * nearness[k] - own
+        base, right, down = F(own), F(to_b * bx + to_c * cx), F(to_b * by + to_c * cy)
+        row = N(column * TILE)
+        for f in range(N(count)):
+            here = at + f
+            x, y = tile[N(X * TILE) + here], tile[N(Y * TILE) + here]
+            tile[row + here] = (base + right * x + down * y) * tile[N(DEPTH * TILE) + here]
 
 
 @inner
-def _lit(studio: F64, surface: F64, lighting: int, m: Six) -> Six:
-    """Return gain and shine from what the pixel has of both, or of normal and view."""
-    if lighting == AT_PIXELS:
-        return light(studio, surface, unit(m[0], m[1], m[2]), unit(m[3], m[4], m[5]))
-    return m
+def _run(
+    fragments: I32, at: int, mesh: Mesh, corner: Corner, flags: I64, textured: bool, tile: F32,
+    start: int, count: int,
+) -> None:  # fmt: skip
+    """Mix what the corners of one triangle carry, for a run of its pixels."""
+    _, corners, nearness, _ = mesh
+    i, j, k = corner
+    ax, ay = corners[i, 0] / 256.0, corners[i, 1] / 256.0
+    x1, y1 = corners[j, 0] / 256.0 - ax, corners[j, 1] / 256.0 - ay
+    x2, y2 = corners[k, 0] / 256.0 - ax, corners[k, 1] / 256.0 - ay
+    inverse = 1.0 / (x1 * y2 - x2 * y1)
+    slopes = (y2 * inverse, -x2 * inverse, -y1 * inverse, x1 * inverse)
+    to_b, to_c = nearness[j] - nearness[i], nearness[k] - nearness[i]
+    base = F(nearness[i])
+    right = F(to_b * slopes[0] + to_c * slopes[2])
+    down = F(to_b * slopes[1] + to_c * slopes[3])
+    left, top = F(0.5 - ax), F(0.5 - ay)
+    for f in range(N(count)):
+        here = N(start) + f
+        y, x = F(fragments[0, N(at) + f]) + top, F(fragments[1, N(at) + f]) + left
+        tile[N(X * TILE) + here], tile[N(Y * TILE) + here] = x, y
+        tile[N(DEPTH * TILE) + here] = F(1.0) / (base + right * x + down * y)
+    if flags[0] != UNLIT:
+        _planes(mesh, corner, LIGHT, LIGHT + 6, slopes, tile, start, count)
+    if flags[3]:
+        _planes(mesh, corner, FACTOR, FACTOR + 4, slopes, tile, start, count)
+    if textured:
+        _planes(mesh, corner, TEXEL, TEXEL + 3, slopes, tile, start, count)
 
 
 @inner
-def _byte(studio: F64, linear: float, alpha: float) -> int:
-    """Return linear light as sRGB, premultiplied."""
-    s = np.sqrt(min(1.0, max(0.0, linear)))
-    srgb = 12.92 * s * s
-    if s >= studio[52]:
-        srgb = (((studio[51] * s + studio[50]) * s + studio[49]) * s + studio[48]) * s + studio[47]
-    return int(min(1.0, srgb) * alpha * 255.0 + 0.5)
+def _light_up(studio: F32, surface: F32, tile: F32, count: int) -> None:
+    """Make gain and shine of normal and view."""
+    for f in range(N(count)):
+        a, b, c = tile[f], tile[N(TILE) + f], tile[N(2 * TILE) + f]
+        d, e, g = tile[N(3 * TILE) + f], tile[N(4 * TILE) + f], tile[N(5 * TILE) + f]
+        m = light(studio, surface, unit(a, b, c), unit(d, e, g))
+        tile[f], tile[N(TILE) + f], tile[N(2 * TILE) + f] = m[0], m[1], m[2]
+        tile[N(3 * TILE) + f], tile[N(4 * TILE) + f], tile[N(5 * TILE) + f] = m[3], m[4], m[5]
 
 
 @inner
-def _lay(studio: F64, image: Pixels, row: int, column: int, color: Three, alpha: float) -> None:
-    over = int(alpha * 255.0 + 0.5)
-    if over == 255:
+def _colors(surface: F32, glow: float, blended: bool, tile: F32, count: int) -> None:
+    """Make linear colours, not premultiplied, and alpha, of light, factor and texel."""
+    red, green, blue = F(glow * surface[6]), F(glow * surface[7]), F(glow * surface[8])
+    opacity, one, least = F(surface[10]), F(1.0), F(1e-6)
+    for f in range(N(count)):
+        tint, cut = tile[N(9 * TILE) + f], tile[N((SEEN + 3) * TILE) + f]
+        a, b = tile[N(SEEN * TILE) + f], tile[N((SEEN + 1) * TILE) + f]
+        c = tile[N((SEEN + 2) * TILE) + f]
+        # Textures are roots of light.
+        r = tile[N(6 * TILE) + f] * a * a * tile[f] + red
+        g = tile[N(7 * TILE) + f] * b * b * tile[N(TILE) + f] + green
+        p = tile[N(8 * TILE) + f] * c * c * tile[N(2 * TILE) + f] + blue
+        x, y, z = tile[N(3 * TILE) + f], tile[N(4 * TILE) + f], tile[N(5 * TILE) + f]
+        alpha, whole = one, one
+        if blended:
+            alpha = one - (one - tint) * (one - min(one, max(x, y, z)))
+            whole = one / max(alpha, least)
+            r, g, p, alpha = r * tint, g * tint, p * tint, alpha * cut
+        tile[f], tile[N(TILE) + f] = (r + x) * whole, (g + y) * whole
+        tile[N(2 * TILE) + f], tile[N(3 * TILE) + f] = (p + z) * whole, alpha * opacity
+
+
+@inner
+def _encode(studio: F32, tile: F32, count: int) -> None:
+    """Make sRGB of linear light, premultiplied, from 0 to 255."""
+    a, b, c, d, e = F(studio[47]), F(studio[48]), F(studio[49]), F(studio[50]), F(studio[51])
+    threshold, line = F(studio[52]), F(12.92)
+    zero, half, one, most = F(0.0), F(0.5), F(1.0), F(255.0)
+    for f in range(N(count)):
+        alpha = tile[N(_ALPHA * TILE) + f]
+        alpha = alpha if alpha < F(254.5 / 255.0) else one
         for k in range(3):
-            image[row, column, k] = _byte(studio, color[k], 1.0)
-        image[row, column, 3] = 255
-    elif over > 0:
-        rest = 255 - over
-        for k in range(3):
-            kept = (image[row, column, k] * rest + 127) // 255
-            image[row, column, k] = _byte(studio, color[k], alpha) + kept
-        image[row, column, 3] = over + (image[row, column, 3] * rest + 127) // 255
+            at = N(k * TILE) + f
+            s = np.sqrt(min(one, max(zero, tile[at])))
+            curve = (((e * s + d) * s + c) * s + b) * s + a
+            srgb = curve if s >= threshold else line * s * s
+            tile[at] = min(one, srgb) * alpha * most + half
+        tile[N(_ALPHA * TILE) + f] = alpha * most + half
 
 
-@compiled
-def shade(fragments: I32, count: int, mesh: Mesh, look: Look, image: Pixels) -> None:
+@inner
+def _lay(fragments: I32, at: int, tile: F32, count: int, image: Pixels) -> None:
+    for f in range(N(count)):
+        row, column = N(fragments[0, N(at) + f]), N(fragments[1, N(at) + f])
+        over = int(tile[N(_ALPHA * TILE) + f])
+        if over == 255:
+            for k in range(3):
+                image[row, column, k] = int(tile[N(k * TILE) + f])
+            image[row, column, 3] = 255
+        elif over > 0:
+            rest = 255 - over
+            for k in range(4):
+                kept = (image[row, column, k] * rest + 127) // 255
+                image[row, column, k] = int(tile[N(k * TILE) + f]) + kept
+
+
+@inner
+def _gather(
+    fragments: I32, at: int, count: int, mesh: Mesh, look: Look, tile: F32, places: I32
+) -> None:
+    """Fill a tile: what the vertices of pixels carry, and their texels."""
+    triangles = mesh[0]
+    _, surface, texels, levels, flags = look
+    textured = levels.shape[1] > 0
+    f = 0
+    while f < count:
+        t, first = fragments[2, at + f], f
+        while f < count and fragments[2, at + f] == t:
+            f += 1
+        corner = (triangles[t, 0], triangles[t, 1], triangles[t, 2])
+        _run(fragments, at + first, mesh, corner, flags, textured, tile, first, f - first)
+    for row in range(4):
+        if not flags[3]:
+            _fill(tile, FACTOR + row, count, surface[row])
+        if not textured:
+            _fill(tile, SEEN + row, count, 1.0)
+    if textured:
+        look_up(texels, levels, flags[2], tile, places, count)
+
+
+@apart
+def shade(fragments: I32, total: int, mesh: Mesh, look: Look, layers: Layers) -> None:
     """Shade pixels and lay each over what is there.
 
     Args:
-        fragments: (F, 3): row, column, triangle.
-        count: How many of them there are.
+        fragments: (3, F): rows, columns, triangles.
+        total: How many of them there are.
         mesh: Whose.
         look: Its surface.
-        image: (H, W, 4).
+        layers: What is drawn on.
     """
-    triangles, corners, nearness, carried = mesh
-    studio, surface, texels, levels, flags = look
-    lighting, blended = flags[0], flags[1] == BLEND
-    glow = 0.0 if lighting == UNLIT else 1.0
-    for f in range(count):
-        row, column, t = fragments[f, 0], fragments[f, 1], fragments[f, 2]
-        at = (triangles[t, 0], triangles[t, 1], triangles[t, 2])
-        share = _shares(corners, nearness, at, row, column)
-        red, green, blue, tint, cut = surface[0], surface[1], surface[2], surface[3], 1.0
-        if flags[4]:
-            red, green = mixed(carried, at, share, 6), mixed(carried, at, share, 7)
-            blue, tint = mixed(carried, at, share, 8), mixed(carried, at, share, 9)
-        if levels.shape[0]:
-            seen = looked_up(carried, at, share, texels, levels, flags[2])
-            # Textures are roots of light.
-            red, green = red * seen[0] * seen[0], green * seen[1] * seen[1]
-            blue, cut = blue * seen[2] * seen[2], seen[3]
-        m = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
-        if lighting != UNLIT:
-            a, b = mixed(carried, at, share, 0), mixed(carried, at, share, 1)
-            c, d = mixed(carried, at, share, 2), mixed(carried, at, share, 3)
-            e, g = mixed(carried, at, share, 4), mixed(carried, at, share, 5)
-            m = _lit(studio, surface, lighting, (a, b, c, d, e, g))
-        red, green = red * m[0] + glow * surface[6], green * m[1] + glow * surface[7]
-        blue = blue * m[2] + glow * surface[8]
-        alpha, whole = 1.0, 1.0
-        if blended:
-            alpha = 1.0 - (1.0 - tint) * (1.0 - min(1.0, max(m[3], m[4], m[5])))
-            whole = 1.0 / max(alpha, 1e-6)
-            red, green, blue, alpha = red * tint, green * tint, blue * tint, alpha * cut
-        color = ((red + m[3]) * whole, (green + m[4]) * whole, (blue + m[5]) * whole)
-        _lay(studio, image, row, column, color, alpha * surface[10])
+    studio, surface, _, _, flags = look
+    _, _, _, tile, places, image = layers
+    glow = 0.0 if flags[0] == UNLIT else 1.0
+    for at in range(0, total, TILE):
+        count = min(TILE, total - at)
+        _gather(fragments, at, count, mesh, look, tile, places)
+        if flags[0] == UNLIT:
+            for row in range(6):
+                _fill(tile, LIGHT + row, count, 1.0 if row < 3 else 0.0)
+        elif flags[0] == AT_PIXELS:
+            _light_up(studio, surface, tile, count)
+        _colors(surface, glow, flags[1] == BLEND, tile, count)
+        _encode(studio, tile, count)
+        _lay(fragments, at, tile, count, image)
+
+
+@apart
+def claim(fragments: I32, total: int, mesh: Mesh, look: Look, number: int, layers: Layers) -> None:
+    """Write depths, and owners if the number is at least 0, of pixels that a mask lets be."""
+    depth, owner, _, tile, places, _ = layers
+    for at in range(0, total, TILE):
+        count = min(TILE, total - at)
+        _gather(fragments, at, count, mesh, look, tile, places)
+        for f in range(N(count)):
+            alpha = tile[N((FACTOR + 3) * TILE) + f] * tile[N((SEEN + 3) * TILE) + f]
+            row, column = N(fragments[0, N(at) + f]), N(fragments[1, N(at) + f])
+            near = F(1.0) / tile[N(DEPTH * TILE) + f]
+            if alpha >= look[1][9] and near > depth[row, column]:
+                depth[row, column] = near
+                if number >= 0:
+                    owner[row, column] = number + fragments[2, N(at) + f]

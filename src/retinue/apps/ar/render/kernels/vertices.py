@@ -28,7 +28,7 @@ def place(positions: F32, matrix: F64, placed: F64) -> None:
 
 @inner
 def _lit(
-    studio: F64, surface: F64, n: Three, v: Three, lighting: int, carried: F32, i: int
+    studio: F32, surface: F32, n: Three, v: Three, lighting: int, carried: F32, i: int
 ) -> float:
     """Fill in a vertex' light, or what a pixel needs for it; return how much it leans away."""
     facing = n[0] * v[0] + n[1] * v[1] + n[2] * v[2]
@@ -50,9 +50,9 @@ def carry(
     uv: F32,
     density: F32,
     colors: F32,
-    surface: F64,
+    surface: F32,
     lighting: int,
-    studio: F64,
+    studio: F32,
     carried: F32,
 ) -> None:
     """Fill in what vertices carry; empty arrays stand for what there is not.
