@@ -25,6 +25,10 @@ class Networks:
     def __init__(self, scene: Scene) -> None:
         self.detector, self.far_detector = SceneDetector(scene), None
         self.mesh, self.iris_mesh = SceneMesh(scene), SceneMesh(scene, 478)
+        self._twins = {mesh: SceneMesh(scene, mesh.points) for mesh in (self.mesh, self.iris_mesh)}
+
+    def twin(self, mesh: SceneMesh) -> SceneMesh:
+        return self._twins[mesh]
 
     def close(self) -> None:
         raise AssertionError("they are another's")

@@ -275,6 +275,19 @@ def test_the_mesh_may_be_exchanged_between_frames() -> None:
     assert stage.at(0.34)[0].landmarks.shape == (468, 3)
 
 
+def test_two_instances_of_the_mesh_share_the_faces() -> None:
+    actors = [still(at=(x, 0.0, 60.0)) for x in (-20.0, 0.0, 20.0)]
+    alone, shared = Stage(*actors), Stage(*actors)
+    twin = shared.tracker.twin = SceneMesh(shared.scene)
+    for seconds in (0.0, 1 / FPS, 2 / FPS):
+        expected, faces = alone.at(seconds), shared.at(seconds)
+        assert ids(faces) == ids(expected) == [1, 2, 3]
+        for one, other in zip(faces, expected, strict=True):
+            assert np.array_equal(one.landmarks, other.landmarks)
+    # New faces are looked at twice, one after the other; of three that are followed, it has one.
+    assert twin.calls == 2 and twin.calls + shared.mesh.calls == alone.mesh.calls
+
+
 def test_prediction_says_where_the_face_will_be() -> None:
     def actor(t: float) -> Head:
         return Head(pose(at=(12 * t - 8, 0.0, 45.0)))

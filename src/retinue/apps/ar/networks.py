@@ -33,7 +33,7 @@ class Networks:
     ) -> None:
         self._settings, self._ar, self._progress = settings, ar, progress
         self._registry = Registry(settings.cache)
-        self._loaded: dict[str, Model] = {}
+        self._loaded: dict[tuple[str, int], Model] = {}
 
     @property
     def detector(self) -> BlazeFace:
@@ -55,16 +55,20 @@ class Networks:
         """Finds 478 landmarks."""
         return self._get(self._ar.iris_mesh, FaceMesh)
 
+    def twin(self, mesh: FaceMesh) -> FaceMesh | None:
+        """Return another instance of a mesh, for a second thread; None if one face is followed."""
+        return self._get(mesh.name, FaceMesh, 1) if self._ar.max_faces > 1 else None
+
     @property
     def segmenter(self) -> Segmenter:
         """Tells people from the background."""
         return self._get(self._ar.segmenter, Segmenter)
 
-    def _get(self, name: str, kind: type[Kind]) -> Kind:
-        if name not in self._loaded:
+    def _get(self, name: str, kind: type[Kind], copy: int = 0) -> Kind:
+        if (name, copy) not in self._loaded:
             entry = obtain(self._registry, name, self._progress)
-            self._loaded[name] = load_model(entry, self._settings.execution)
-        model = self._loaded[name]
+            self._loaded[name, copy] = load_model(entry, self._settings.execution)
+        model = self._loaded[name, copy]
         if not isinstance(model, kind):
             wanted = kind.__name__
             raise ConfigError(f"model {name!r} is a {type(model).__name__}, not a {wanted}")

@@ -88,6 +88,7 @@ class Session:
             self._networks.detector,
             self._networks.mesh,
             camera,
+            twin=self._networks.twin(self._networks.mesh),
             max_faces=self.ar.max_faces,
             full_range=self._networks.far_detector,
             predict_s=self.ar.predict_ms / 1000,
@@ -124,7 +125,8 @@ class Session:
             self._renderer = open_renderer(self.ar.renderer)
         stage = Stage(worn, self._renderer, segmenter)
         if worn.needs_iris:
-            _ = self._networks.iris_mesh
+            # Loaded now, not in the middle of a stream.
+            self._look_with(iris=True)
         self.worn, self._stage = worn, stage
 
     def apply(self, frame: Pixels, seconds: float | None = None, *, copy: bool = True) -> Applied:
@@ -143,8 +145,7 @@ class Session:
         pixels = _checked(frame, copy)
         camera = self._camera_of(pixels)
         quality = self.governor.quality if self._live else Quality()
-        iris = self.worn is not None and self.worn.needs_iris and quality.iris
-        self._tracker.mesh = self._networks.iris_mesh if iris else self._networks.mesh
+        self._look_with(self.worn is not None and self.worn.needs_iris and quality.iris)
         faces = self._tracker.update(pixels, seconds)
         stages = dict(self._tracker.timings_ms)
         if self._stage is not None:
@@ -154,6 +155,10 @@ class Session:
         if self._live:
             self.governor.note(stages["total"])
         return Applied(pixels, tuple(faces), stages, quality)
+
+    def _look_with(self, iris: bool) -> None:
+        mesh = self._networks.iris_mesh if iris else self._networks.mesh
+        self._tracker.mesh, self._tracker.twin = mesh, self._networks.twin(mesh)
 
     def _time(self, seconds: float | None, now: float) -> float:
         if self._started is None:

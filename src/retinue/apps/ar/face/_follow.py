@@ -198,6 +198,7 @@ class CutDetector:
             return False
         size = len(thumb)
         own, before = float(thumb @ thumb) / size, float(last @ last) / size
-        change = float(((thumb - last) ** 2).mean())
-        correlation = float(thumb @ last) / size / max(math.sqrt(own * before), 1e-9)
+        both = float(thumb @ last) / size
+        change = own + before - 2 * both
+        correlation = both / max(math.sqrt(own * before), 1e-9)
         return correlation < _CUT_CORRELATION and change > _CUT_CONTRAST**2

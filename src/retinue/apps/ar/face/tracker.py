@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
@@ -27,6 +29,7 @@ from retinue.apps.ar.face.coefficients import coefficients
 from retinue.apps.ar.face.pose import solve
 from retinue.apps.ar.face.roi import MARGIN, Roi
 from retinue.apps.ar.face.values import Face
+from retinue.apps.ar.pair import Pair
 from retinue.core.errors import InvalidRequest
 from retinue.core.types import Detections
 
@@ -77,6 +80,8 @@ class Tracker:
         mesh: The landmark network. The attribute may be set to another between two frames.
         camera: That takes the frames. None takes one with the usual field of view, and a new one
             when the frames' size changes. The attribute may be set between two frames.
+        twin: Another instance of the landmark network, for a second thread, so that two faces are
+            looked at at once. To be set together with `mesh`.
         max_faces: That are followed at once; of more, the largest are.
         full_range: A detector for small faces, asked where the first finds nothing new.
         detect_every: Seconds between looks for more faces.
@@ -95,6 +100,7 @@ class Tracker:
         mesh: MeshNetwork,
         camera: Camera | None = None,
         *,
+        twin: MeshNetwork | None = None,
         max_faces: int = 4,
         full_range: FaceDetector | None = None,
         detect_every: float = 0.5,
@@ -107,7 +113,7 @@ class Tracker:
                 f"max_faces={max_faces} must be >= 1, detect_every={detect_every} >= 0 and "
                 f"predict_s={predict_s} between 0 and 1 second"
             )
-        self.mesh = mesh
+        self.mesh, self.twin = mesh, twin
         self.camera = camera
         self.timings_ms: dict[str, float] = {"detect": 0.0, "mesh": 0.0, "pose": 0.0}
         self._near, self._far = detector, full_range
@@ -115,6 +121,7 @@ class Tracker:
         self._max, self._every, self._predict = max_faces, detect_every, predict_s
         self._smoothing, self._mirrored = smoothing, mirrored
         self._cuts = CutDetector()
+        self._pair = Pair()
         self._ids = 0
         self.reset()
 
@@ -188,16 +195,16 @@ class Tracker:
     # -- following ---------------------------------------------------------------------------
 
     def _follow(self, frame: Frame, seconds: float) -> None:
-        for track in self._tracks:
-            if not track.lost:
-                self._look(track, frame, seconds)
+        followed = [track for track in self._tracks if not track.lost]
+        read = self._read(frame, [track.roi for track in followed])
+        for track, found in zip(followed, read, strict=True):
+            self._see(track, found, seconds)
         seen = [track for track in self._tracks if not track.lost]
         for track in doubles(seen):
             track.unsee()
 
-    def _look(self, track: Track, frame: Frame, seconds: float) -> None:
-        """Let the network see a face where it should be; it is lost where it is not."""
-        read = self._read(frame, track.roi)
+    def _see(self, track: Track, read: Seen | None, seconds: float) -> None:
+        """Let a face be where the network saw it; it is lost where it did not."""
         if read is None:
             track.lost = True
             return
@@ -207,23 +214,20 @@ class Tracker:
         track.see(read, seconds)
         self.timings_ms["pose"] += 1000 * (time.perf_counter() - start)
 
-    def _read(self, frame: Frame, roi: Roi) -> Seen | None:
-        """Return what the network sees in a square, or None without a face."""
+    def _read(self, frame: Frame, rois: Sequence[Roi]) -> list[Seen | None]:
+        """Return what the network sees in squares, None where there is no face."""
         start = time.perf_counter()
-        size = self.mesh.size
-        found, score = self.mesh.read(roi.crop(frame, size))
+        read: list[Seen | None] = [None] * len(rois)
+        networks = [self.mesh] if self.twin is None else [self.mesh, self.twin]
+
+        def look(own: int) -> None:
+            for number in range(own, len(rois), len(networks)):
+                read[number] = _read(networks[own], frame, rois[number])
+
+        tasks = [partial(look, own) for own in range(min(len(networks), len(rois)))]
+        self._pair.share(tasks)
         self.timings_ms["mesh"] += 1000 * (time.perf_counter() - start)
-        if not score >= MIN_SCORE or not np.isfinite(found).all():
-            return None
-        landmarks = roi.landmarks_to_frame(np.asarray(found, np.float32), size)
-        try:
-            place = Roi.of_landmarks(landmarks)
-        except InvalidRequest:
-            return None
-        height, width = frame.shape[:2]
-        inside = 0 <= place.x <= width and 0 <= place.y <= height
-        large = place.size >= MIN_FACE * MARGIN
-        return Seen(landmarks, score, place) if inside and large else None
+        return read
 
     # -- looking for faces -------------------------------------------------------------------
 
@@ -283,15 +287,15 @@ class Tracker:
             if track.lost and place in left and self._room() > 0:
                 left.remove(place)
                 track.roi = track.place = place
-                self._look(track, frame, seconds)
+                self._see(track, self._read(frame, [place])[0], seconds)
         return left
 
     def _add(self, place: Roi, frame: Frame, seconds: float) -> None:
-        first = self._read(frame, place)
+        (first,) = self._read(frame, [place])
         if first is None:
             return
         # A detector's square is rough; the landmarks' own is what the network was trained on.
-        second = self._read(frame, first.place)
+        (second,) = self._read(frame, [first.place])
         if second is None or any(
             same(second.place, track.place) for track in self._tracks if not track.lost
         ):
@@ -344,6 +348,22 @@ class Tracker:
             return
         track.pose = pose
         track.coefficients = coefficients(track.landmarks, pose, mirrored=self._mirrored)
+
+
+def _read(mesh: MeshNetwork, frame: Frame, roi: Roi) -> Seen | None:
+    size = mesh.size
+    found, score = mesh.read(roi.crop(frame, size))
+    if not score >= MIN_SCORE or not np.isfinite(found).all():
+        return None
+    landmarks = roi.landmarks_to_frame(np.asarray(found, np.float32), size)
+    try:
+        place = Roi.of_landmarks(landmarks)
+    except InvalidRequest:
+        return None
+    height, width = frame.shape[:2]
+    inside = 0 <= place.x <= width and 0 <= place.y <= height
+    large = place.size >= MIN_FACE * MARGIN
+    return Seen(landmarks, score, place) if inside and large else None
 
 
 _LEVEL: Final = np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)

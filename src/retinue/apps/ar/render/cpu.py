@@ -17,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from retinue.apps.ar.pair import Pair
 from retinue.apps.ar.render import environment
 from retinue.apps.ar.render.clip import clipped
 from retinue.apps.ar.render.compiled import loops
 from retinue.apps.ar.render.composite import composite
-from retinue.apps.ar.render.pair import Pair
 from retinue.apps.ar.render.prepare import (
     Plan,
     Shape,

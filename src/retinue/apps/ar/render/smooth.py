@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retinue.apps.ar.pair import Pair
 from retinue.apps.ar.render.compiled import loops
-from retinue.apps.ar.render.pair import Pair
 
 Pixels = NDArray[np.uint8]
 I16 = NDArray[np.int16]
