@@ -108,9 +108,10 @@ def dog_ears(detail: tuple[int, int], perk: float = 0.0) -> Mesh:
 def nose(size: ArrayLike, detail: tuple[int, int]) -> Mesh:
     """A wet nose about the origin: broad on top, two nostrils and the groove between them.
 
-    Its vertex colours are white, darker down in the nostrils.
+    Its back, which is inside the face, is open. Its vertex colours are white, darker down in the
+    nostrils.
     """
-    ball = sphere(1.0, *detail).moved(turn=turn(x=90))
+    ball = sphere(1.0, *detail, until=0.66).moved(turn=turn(x=90))
     x, y, z = ball.positions.T
     front = smooth(z, 0.0, 0.55)
     wide = 1.0 + 0.22 * y - 0.1 * y**2
@@ -123,7 +124,9 @@ def nose(size: ArrayLike, detail: tuple[int, int]) -> Mesh:
     placed = np.stack([x * wide, y * top, z * (1 - 0.12 * y**2)], -1) * out[:, None]
     shade = 1 - 0.88 * smooth(hole, 0.25, 0.85) - 0.4 * groove
     colors = np.concatenate([np.repeat(shade[:, None], 3, 1), np.ones((len(x), 1))], 1)
-    return replace(ball, positions=placed * np.asarray(size, float)).painted(colors)
+    # Seen from the front, so that the skin's pebbles do not gather at the pole.
+    uv = 0.5 + 0.48 * np.stack([x, -y], -1)
+    return replace(ball, positions=placed * np.asarray(size, float), uv=uv).painted(colors)
 
 
 def leather(size: int) -> bytes:
@@ -144,6 +147,7 @@ def tongue(spine: ArrayLike, detail: tuple[int, int], width: float = 1.45) -> Me
     t = np.linspace(0, 1, rows)
     half = width * profile([0.86, 0.96, 1.0, 1.03, 1.0, 0.9], rows)
     half *= np.sqrt(np.clip(1 - np.clip((t - 0.74) / 0.26, 0, 1) ** 2, 0, 1))
+    half *= 0.35 + 0.65 * np.sqrt(1 - np.clip(1 - t / 0.2, 0, 1) ** 2)
     angle = np.linspace(0, 2 * np.pi, columns + 1)
     side, sheet = np.cos(angle), np.sin(angle)
     furrow = 0.16 * np.exp(-((side / 0.22) ** 2)) * (sheet > 0)
@@ -155,21 +159,23 @@ def tongue(spine: ArrayLike, detail: tuple[int, int], width: float = 1.45) -> Me
 
 
 def tongue_texture(size: int) -> bytes:
-    """Pink, deeper along the furrow and towards the root, with fine bumps."""
+    """Pink, deeper along the furrow, dark at the root inside the mouth, with fine bumps."""
     v, u = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size // 2 * 1j]
     top = np.clip(1 - np.abs(u - 0.25) * 4, 0, 1)
     bumps = noise(5, size, size // 2, (size // 3, size // 6)) - 0.5
-    shade = 0.55 + 0.35 * v - 0.5 * top**6 * (1 - 0.5 * v) + 0.22 * bumps
-    return png(ramp(np.clip(shade, 0, 1), ["#a52f45", "#d95068", "#ee7f8d", "#f6a3a6"]), 64)
+    shade = 0.66 + 0.27 * v - 0.38 * top**6 * (1 - 0.5 * v) + 0.17 * bumps
+    shade -= 0.6 * np.clip(1 - v / 0.28, 0, 1)
+    colors = ["#4a1220", "#a52f45", "#d95068", "#ee7f8d", "#f6a3a6"]
+    return png(ramp(np.clip(shade, 0, 1), colors), 64)
 
 
 def dog(detail: float = 1.0) -> bytes:
     """Ears and nose, in the face's own coordinates."""
     n = 256 if detail == 1.0 else 96
-    rows, columns = (30, 24) if detail == 1.0 else (13, 10)
+    rows, columns = (16, 12) if detail == 1.0 else (10, 8)
     coat = Material("coat", roughness=0.9, png=ear_texture(DOG, n, 3, 0.45))
     skin = Material("nose", roughness=0.22, png=leather(n // 2))
-    ball = nose((1.62, 1.22, 1.3), (24, 36) if detail == 1.0 else (9, 14))
+    ball = nose((1.62, 1.22, 1.3), (11, 18) if detail == 1.0 else (7, 12))
     ball = ball.moved((0, -0.42, 7.2), turn(x=-8))
     ears = Part("ears", dog_ears((rows, columns)), coat, {"perk": dog_ears((rows, columns), 1.0)})
     return glb([ears, Part("nose", ball, skin)])
@@ -177,7 +183,7 @@ def dog(detail: float = 1.0) -> bytes:
 
 def dog_tongue(detail: float = 1.0) -> bytes:
     """A tongue with the animation "tongue": it comes out and pants."""
-    shape = (26, 18) if detail == 1.0 else (12, 10)
+    shape = (16, 14) if detail == 1.0 else (10, 8)
     out = tongue(
         [
             (0, 0.3, -1.6),
@@ -238,7 +244,7 @@ def whiskers(sides: int, steps: int) -> Mesh:
     ):
         a, b = np.array(start), np.array(end)
         middle = (a + b) / 2 + (0, bow, 0.9)
-        radius = 0.11 * np.linspace(1, 0.0, steps) ** 0.5
+        radius = 0.13 * np.linspace(1, 0.0, steps) ** 0.5
         radius[0] = 0.0
         found.append(tube(curve([a, middle, b], steps), radius, sides))
     right = found[0] + found[1] + found[2] + found[3]
@@ -251,12 +257,12 @@ def cat(detail: float = 1.0) -> bytes:
     coat = Material("coat", roughness=0.9, png=ear_texture(CAT, n, 11, 0.25))
     pink = Material("nose", color=linear("#e58f95"), roughness=0.35)
     white = Material("whiskers", color=linear("#f7f5f2"), roughness=0.45)
-    ball = nose((1.02, 0.72, 0.75), (18, 28) if detail == 1.0 else (8, 12))
+    ball = nose((1.02, 0.72, 0.75), (9, 16) if detail == 1.0 else (6, 10))
     ball = ball.moved((0, -0.55, 7.35), turn(x=-12))
     return glb(
         [
-            Part("ears", cat_ears((30, 26) if detail == 1.0 else (12, 10)), coat),
+            Part("ears", cat_ears((14, 12) if detail == 1.0 else (9, 8)), coat),
             Part("nose", ball, pink),
-            Part("whiskers", whiskers(*((5, 12) if detail == 1.0 else (3, 6))), white),
+            Part("whiskers", whiskers(*((4, 9) if detail == 1.0 else (3, 6))), white),
         ]
     )

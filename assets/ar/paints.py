@@ -101,9 +101,7 @@ def dog(size: int = 512) -> bytes:
     line = (
         Canvas(size).stroke([(0.5, 0.57), (0.5, 0.61), (0.5, 0.648)], 0.012, ends=(1, 0.6)).mask()
     )
-    brows = shape(size, [(0.63, 0.225), (0.67, 0.215), (0.685, 0.24), (0.64, 0.25)], 5)
     layers = Layers(size).over(white, 0.86 * muzzle).over(brown, 0.88 * patch)
-    layers.over(brown, 0.8 * brows * (np.arange(size) < size / 2))
     layers.over("#3a2416", 0.9 * dots).over("#2a1a12", 0.85 * blurred(line, 1))
     layers.alpha = layers.alpha * (1 - openings(size)) * (0.9 + 0.1 * hairs)
     return layers.png(40)

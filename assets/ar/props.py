@@ -45,7 +45,7 @@ def _front(steps: int, sides: int) -> Mesh:
     thick = 0.46 + 0.3 * np.clip((outline[:, 1] - 3.2) / 1.2, 0, 1)
     sections = np.stack([_bar(w, 0.42, sides) for w in thick])
     right = sweep(_wrap(ring), sections, (0, 0, 1), closed=True)
-    t = np.linspace(-1, 1, 13)
+    t = np.linspace(-1, 1, 9)
     path = np.stack([1.15 * t, 3.42 + 0.22 * (1 - t**2), 0.12 * (1 - t**2)], -1)
     height = 0.5 + 0.35 * t**2
     bridge = sweep(
@@ -56,9 +56,9 @@ def _front(steps: int, sides: int) -> Mesh:
 
 def _temple(steps: int, sides: int) -> Mesh:
     path = curve(
-        [(5.9, 3.85, 4.55), (6.75, 3.85, 4.1), (7.4, 3.75, 3.0), (7.95, 3.65, 1.0),
-         (8.28, 3.55, -2.0), (8.3, 3.5, -4.6), (8.1, 2.8, -6.4), (7.7, 1.3, -7.9),
-         (7.4, -0.1, -8.8)],
+        [(5.9, 3.85, 4.55), (6.75, 3.85, 4.1), (7.4, 3.75, 3.0), (7.85, 3.65, 1.0),
+         (8.05, 3.55, -1.6), (8.0, 3.45, -3.9), (7.75, 2.7, -5.2), (7.45, 1.4, -5.9),
+         (7.2, 0.1, -6.2)],
         steps,
     )  # fmt: skip
     tall = profile([0.8, 0.78, 0.62, 0.5, 0.46, 0.46, 0.5, 0.58, 0.1], steps)
@@ -89,16 +89,16 @@ def _lens(steps: int, rings: int, half: int) -> Mesh:
 def glasses(detail: float = 1.0) -> bytes:
     """Acetate frame, metal rivets, tinted lenses that mirror what is around."""
     full = detail == 1.0
-    steps, sides = (56, 10) if full else (18, 5)
-    frame = _front(steps, sides) + _temple(20 if full else 9, sides)
-    lens = _lens(40 if full else 16, 5 if full else 2, 1)
+    steps, sides = (36, 8) if full else (18, 5)
+    frame = _front(steps, sides) + _temple(14 if full else 9, sides - 2 if full else sides)
+    lens = _lens(30 if full else 16, 3 if full else 2, 1)
     acetate = Material("acetate", color=linear("#1c1512"), roughness=0.22)
     glass = Material("lens", metallic=0.85, roughness=0.08, mode="BLEND")
     steel = Material("rivets", color=linear("#e9dfc8"), metallic=1.0, roughness=0.2)
     parts = [Part("frame", frame, acetate), Part("lenses", lens + lens.mirrored(), glass)]
     if full:
-        rivet = sphere((0.16, 0.1, 0.1), 6, 8).moved((5.85, 4.05, 5.16))
-        rivet += sphere((0.1, 0.1, 0.1), 6, 8).moved((6.15, 4.05, 5.03))
+        rivet = sphere((0.16, 0.1, 0.1), 4, 6).moved((5.85, 4.05, 5.16))
+        rivet += sphere((0.1, 0.1, 0.1), 4, 6).moved((6.15, 4.05, 5.03))
         parts.append(Part("rivets", rivet + rivet.mirrored(), steel))
     return glb(parts)
 
@@ -106,39 +106,48 @@ def glasses(detail: float = 1.0) -> bytes:
 GOLD = Material("gold", linear("#ffcb52"), 1.0, 0.3, emissive=(0.075, 0.042, 0.006))
 
 
+_HAIR = 1.9
+"""Up to here, above its lower edge, the crown is full of hair."""
+
+
 def _on_head(mesh: Mesh) -> Mesh:
-    return mesh.moved((0.0, 9.3, -3.35), turn(x=-7.0))
+    return mesh.moved((0.0, 9.2, -3.35), turn(x=4.0))
 
 
 def _ring(angle: Floats, height: Floats, out: float = 0.0) -> Floats:
     """Points round the crown's wall, which opens upwards."""
-    radius = 7.7 + out + 0.16 * height + 0.012 * height**2
+    radius = 7.85 + out + 0.02 * height + 0.008 * height**2
     return np.stack([radius * np.sin(angle), height, radius * np.cos(angle) * 1.13], -1)
 
 
 def _wall(columns: int, rows: int) -> Mesh:
+    """The wall; at the front and the sides its inside is there above the hair alone."""
     angle = np.linspace(0, 2 * np.pi, columns + 1)
     wave = np.abs(np.cos(4 * angle))
     tall = np.where(np.cos(8 * angle) > 0, 1.0, 0.0)
     top = 2.0 + 2.9 * wave**2.6 + 0.35 * tall * (np.cos(angle * 4) > 0)
     levels = np.linspace(0, 1, rows)[:, None]
     outer = _ring(np.tile(angle, (rows, 1)), levels[::-1] * top)
-    inner = _ring(np.tile(angle, (rows, 1)), levels * (top - 0.08), -0.26)
-    sheet = np.concatenate([inner[-1:], outer, inner[:1], inner[1:]])
-    sheet[:, -1] = sheet[:, 0]
-    return grid(sheet)
+    hair = _HAIR * np.clip((np.cos(angle) + 0.9) / 0.3, 0, 1)
+    inner = _ring(np.tile(angle, (rows, 1)), hair + levels * (top - 0.08 - hair), -0.26)
+    whole = []
+    for sheet in (np.concatenate([inner[-1:], outer]), inner):
+        sheet[:, -1] = sheet[:, 0]
+        whole.append(grid(sheet))
+    return whole[0] + whole[1]
 
 
 def _band(y: float, radius: float, steps: int, sides: int, out: float = 0.05) -> Mesh:
-    angle = np.linspace(0, 2 * np.pi, steps + 1)
+    """Round the front, thinning out to behind the ears: there the hair lies over it."""
+    angle = np.linspace(-1.9, 1.9, steps + 1)
     path = _ring(angle, np.full(steps + 1, y), out)
-    path[-1] = path[0]
-    return sweep(path, circle(sides, radius), (0, 1, 0), closed=True)
+    thick = radius * np.minimum(1, (1.9 - np.abs(angle)) / 0.4)
+    return sweep(path, circle(sides, thick), (0, 1, 0))
 
 
 def _gem(size: tuple[float, float, float], sides: int = 8) -> Mesh:
-    """A brilliant that looks along z: table, crown and a little of the girdle, all facets."""
-    outline = np.array([(0.0, 0.55), (0.55, 0.55), (0.8, 0.36), (1.0, 0.1), (1.0, -0.2)])
+    """A brilliant that looks along z: table and crown, all facets."""
+    outline = np.array([(0.0, 0.55), (0.55, 0.55), (0.8, 0.36), (1.0, -0.1)])
     cut = lathe(outline, sides)
     return cut.moved(turn=turn(x=90)).bent(lambda p: p * size).faceted()
 
@@ -167,19 +176,19 @@ def _jewels(full: bool) -> tuple[list[Mesh], list[Mesh], list[Mesh], list[Mesh]]
     for i in range(8):
         tip = 45.0 * i
         high = 5.25 if i % 2 == 0 else 4.9
-        ball = sphere(0.46 if i % 2 == 0 else 0.38, *((7, 10) if full else (3, 4)))
+        ball = sphere(0.46 if i % 2 == 0 else 0.38, *((5, 8) if full else (3, 4)))
         pearls.append(_place(ball, tip, high + 0.3, -0.13))
         big = _gem((0.62, 0.78, 0.5), 9 if full else 5)
         (rubies if i % 2 == 0 else blues).append(_place(big, tip, 1.25, 0.03))
         if not full:
             continue
-        setting = lathe(np.array([(0.98, 0.22), (1.16, 0.2), (1.2, -0.3)]), 12)
+        setting = lathe(np.array([(0.98, 0.22), (1.16, 0.2), (1.2, -0.3)]), 9)
         setting = setting.moved(turn=turn(x=90)).bent(lambda p: p * (0.62, 0.78, 0.6))
         gold.append(_place(setting, tip, 1.25, 0.03))
         small = _gem((0.3, 0.46, 0.34), 6)
         (blues if i % 2 == 0 else rubies).append(_place(small, tip, 3.1, 0.02))
         for side in (-13, 13):
-            bead = sphere(0.21, 4, 7)
+            bead = sphere(0.21, 3, 5)
             gold.append(_place(bead, tip + 22.5 + side * 0.4, 1.25, 0.05))
     return rubies, blues, pearls, gold
 
@@ -187,11 +196,11 @@ def _jewels(full: bool) -> tuple[list[Mesh], list[Mesh], list[Mesh], list[Mesh]]
 def crown(detail: float = 1.0) -> bytes:
     """Gold with rubies, sapphires and pearls."""
     full = detail == 1.0
-    wall = _wall(76, 4) if full else _wall(24, 2)
-    steps, sides = (40, 6) if full else (24, 3)
+    wall = _wall(64, 2) if full else _wall(24, 2)
+    steps, sides = (24, 5) if full else (14, 3)
     bands = _band(0.05, 0.26, steps, sides)
     if full:
-        bands = bands + _band(2.35, 0.13, steps, sides)
+        bands = bands + _band(2.35, 0.13, steps, 3)
     rubies, blues, pearls, gold = _jewels(full)
     metal = wall + bands
     if gold:
@@ -253,7 +262,7 @@ def _ruffle(columns: int) -> Mesh:
 def _string(sides: int, steps: int) -> Mesh:
     """The elastic: from the brim past the cheeks to below the chin."""
     right = curve(
-        [(4.5, 11.6, -2.6), (7.0, 8.2, -2.2), (7.95, 3.5, -1.7), (7.95, -0.5, -1.6),
+        [(4.4, 11.0, -2.5), (7.0, 8.0, -2.2), (7.95, 3.5, -1.7), (7.95, -0.5, -1.6),
          (7.0, -4.6, -0.4), (4.6, -8.2, 1.7), (2.2, -9.75, 3.3), (0.0, -10.0, 3.7)],
         steps,
     )  # fmt: skip
@@ -264,23 +273,23 @@ def _string(sides: int, steps: int) -> Mesh:
 def party_hat(detail: float = 1.0) -> bytes:
     """A paper cone with a frill, a pompom and its elastic."""
     full = detail == 1.0
-    columns = 48 if full else 18
-    t = np.linspace(0, 1, 8 if full else 3)
+    columns = 32 if full else 18
+    t = np.linspace(0, 1, 3)
     outline = np.stack([0.12 + 4.45 * t, 8.8 - 8.8 * t], -1)
     cone = lathe(outline, columns)
-    frill = _ruffle(108 if full else 36)
+    frill = _ruffle(72 if full else 36)
 
     def place(mesh: Mesh) -> Mesh:
-        return mesh.moved((0.6, 11.6, -2.6), turn(x=-6, z=-9))
+        return mesh.moved((0.6, 11.0, -2.6), turn(x=6, z=-9))
 
-    top = _pompom(18, 30) if full else _pompom(7, 10)
+    top = _pompom(12, 18) if full else _pompom(6, 9)
     gold = Material("frill", linear("#ffd23f"), 0.0, 0.5, double_sided=True)
     return glb(
         [
             Part("cone", place(cone), Material("paper", roughness=0.42, png=_paper(256))),
             Part("frill", place(frill), gold),
             Part("pompom", place(top.moved((0, 9.1, 0))), Material("wool", roughness=0.95)),
-            Part("elastic", _string(5 if full else 3, 28 if full else 10),
+            Part("elastic", _string(3, 18 if full else 10),
                  Material("elastic", linear("#f3f0ea"), 0.0, 0.6)),
         ]
     )  # fmt: skip
@@ -297,8 +306,7 @@ def _wing(rows: int, columns: int) -> Mesh:
     deep = profile([0.25, 0.5, 0.55, 0.48, 0.36, 0.26, 0.16, 0.0], rows)
     angle = np.linspace(0, 2 * np.pi, columns + 1)
     t = np.linspace(0, 1, rows)[:, None]
-    grooves = 1 + 0.075 * np.cos(11 * angle + 2.2 * np.sin(5 * t)) * (1 - t**3)
-    grooves += 0.03 * np.cos(23 * angle + 3 * np.sin(7 * t + 1))
+    grooves = 1 + 0.06 * np.cos(5 * angle + 2.2 * np.sin(5 * t)) * (1 - t**3)
     section = np.stack(
         [tall[:, None] * np.cos(angle) * grooves, deep[:, None] * np.sin(angle) * grooves], -1
     )
@@ -315,6 +323,6 @@ def moustache(detail: float = 1.0) -> bytes:
     hair = fur(31, n, n, 0.3)
     shade = np.clip(0.75 * hair + 0.35 * clouds(33, n, n, 3) - 0.05, 0, 1)
     texture = png(ramp(shade, ["#1d100a", "#3c2314", "#5f3b22", "#8a5d3b"]), 48)
-    right = _wing(32, 36) if full else _wing(14, 12)
+    right = _wing(20, 20) if full else _wing(12, 10)
     material = Material("hair", roughness=0.62, png=texture)
     return glb([Part("moustache", right + right.mirrored(), material)])

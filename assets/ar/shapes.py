@@ -185,13 +185,20 @@ def tube(path: Floats, radius: ArrayLike, sides: int = 8, up: ArrayLike = (0, 0.
     return sweep(path, circle(sides, np.broadcast_to(np.asarray(radius, float), len(path))), up)
 
 
-def sphere(radius: ArrayLike, rows: int = 12, columns: int = 20) -> Mesh:
-    """A ball or an ellipsoid about the origin, its poles on y; v runs from top to bottom."""
+def sphere(radius: ArrayLike, rows: int = 12, columns: int = 20, *, until: float = 1.0) -> Mesh:
+    """A ball or an ellipsoid about the origin, its poles on y; v runs from top to bottom.
+
+    Below a share ``until`` of the way from pole to pole it is open, for what is never seen.
+    """
     down, round_ = np.meshgrid(
-        np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, columns + 1), indexing="ij"
+        np.linspace(0, until * np.pi, rows + 1),
+        np.linspace(0, 2 * np.pi, columns + 1),
+        indexing="ij",
     )
     flat = np.sin(down)
-    flat[[0, -1]] = 0
+    flat[0] = 0
+    if until == 1:
+        flat[-1] = 0
     points = np.stack([flat * np.sin(round_), np.cos(down), flat * np.cos(round_)], -1)
     points[:, -1] = points[:, 0]
     return grid(points * np.asarray(radius, float))

@@ -23,6 +23,8 @@ BUILTIN = ROOT / "src" / "retinue" / "apps" / "ar" / "builtin"
 FILTERS = sorted(path.parent.name for path in BUILTIN.glob("*/filter.toml"))
 MODELS = sorted(path.relative_to(BUILTIN).as_posix() for path in BUILTIN.glob("*/*.glb"))
 MODULES = ("shapes", "glb", "pixels", "animals", "props", "paints", "make_filters")
+MOST = {"dog/dog.glb": 1100, "dog/tongue.glb": 450}
+"""Triangles: each costs a software renderer up to a microsecond in every frame."""
 NEEDED = {"dog", "glasses", "crown", "tiger", "lipstick", "cat-eyes", "background-blur", "big-eyes"}
 
 
@@ -113,7 +115,7 @@ def test_models_are_sound(name: str) -> None:
         assert np.isfinite(read["POSITION"]).all()
         assert np.abs(read["POSITION"]).max() < 0.25, "metres: nothing is that far from a head"
         assert np.allclose(np.linalg.norm(read["NORMAL"], axis=1), 1, atol=2e-3)
-    assert triangles < (800 if "simple" in name else 5100)
+    assert triangles <= MOST.get(name, 700 if "simple" in name else 2600)
 
 
 def test_the_generator_makes_what_is_kept(generator: ModuleType) -> None:

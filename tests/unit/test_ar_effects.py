@@ -19,6 +19,7 @@ from retinue.apps.ar.effects.live import (
     axes,
     curve,
     depths,
+    eye_shown,
     facing,
     in_space,
     usable,
@@ -230,6 +231,15 @@ def test_opacity_and_fading_faces_scale_it() -> None:
     assert sums[1] == pytest.approx(sums[0] / 2, rel=0.1)
 
 
+def test_gloss_does_not_shine_in_the_dark() -> None:
+    part = makeup_part("lips", finish="gloss", blend="overlay", color="#9c0f2e")
+    for level, brightest in ((20, 80), (150, 256)):
+        frame = gray(level)
+        makeup(frame, face(), part, 1.0, True)
+        assert frame[changed(gray(level), frame)].max() < brightest
+    assert frame.max() > 180
+
+
 def test_the_hidden_cheek_is_not_painted() -> None:
     shown = face(yaw=65)
     frame = gray()
@@ -294,6 +304,51 @@ def test_closed_eyes_show_nothing_and_lights_stay() -> None:
     bright = gray(250)
     eyes(bright, shown, part, draw_iris(part), 1.0)
     assert not changed(gray(250), bright).any()
+
+
+def closed(shown: Face, share: float) -> Face:
+    """A face whose lids are that far open."""
+    points = shown.landmarks.copy()
+    for side in (0, 1):
+        ring = sides(EYE)[side]
+        for upper, lower in zip(ring[1:8], ring[9:][::-1], strict=True):
+            points[upper] = points[lower] + share * (points[upper] - points[lower])
+    return Face(1, 1.0, points, shown.pose)
+
+
+def test_lids_that_networks_leave_a_gap_between_are_not_painted() -> None:
+    """A third of the open eye's height is what they find between closed lids."""
+    shown, part = face(), EyesPart(kind="eyes")
+    sums = []
+    for share in (0.25, 0.65, 1.0):
+        frame = gray()
+        eyes(frame, closed(shown, share), part, draw_iris(part), 1.0)
+        sums.append(changed(gray(), frame).sum())
+    assert sums[0] == 0
+    assert 0 < sums[1] < sums[2]
+
+
+@pytest.mark.parametrize("yaw", [50, -50])
+def test_the_eye_behind_the_nose_is_not_painted(yaw: float) -> None:
+    shown, iris = face(yaw=yaw), EyesPart(kind="eyes")
+    far = 0 if facing(shown, 130) < facing(shown, 359) else 1
+    assert eye_shown(shown, far) == 0
+    assert eye_shown(shown, 1 - far) == 1
+    for paint in ("eyelids", "eyeliner", "iris"):
+        frame = gray()
+        if paint == "iris":
+            eyes(frame, shown, iris, draw_iris(iris), 1.0)
+        else:
+            makeup(frame, shown, makeup_part(paint), 1.0, False)
+        touched = changed(gray(), frame)
+        assert touched.any()
+        assert not (touched & inside(shown, sides(EYE)[far])).any()
+        assert not touched[:, int(shown.landmarks[sides((33,))[far][0], 0])].any()
+
+
+def test_eyes_that_look_into_the_camera_are_both_shown() -> None:
+    for turned in ({}, {"yaw": 20}, {"yaw": -20}, {"pitch": 30}, {"pitch": -30}):
+        assert min(eye_shown(face(**turned), side) for side in (0, 1)) == pytest.approx(1, abs=0.01)
 
 
 def test_a_drawn_iris_is_round_and_has_its_pupil() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -268,6 +269,28 @@ def test_an_animation_that_is_not_there_is_told(tmp_path: Path) -> None:
     found = errors(made)
     assert [problem.key for problem in found] == ["parts[1].animation", "parts[1].show.play"]
     assert "no animation 'wave'; it has: none" in found[0].message
+
+
+def test_a_morph_target_that_is_not_there_is_told(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    shutil.copy(filters.folder("dog") / "dog.glb", folder)
+    part = '[[parts]]\nkind = "model"\nfile = "dog.glb"\n'
+    part += 'morphs = {perk = "brow_raise", wag = "smile"}\n'
+    text = (folder / "filter.toml").read_text()
+    (folder / "filter.toml").write_text(text + part)
+    (problem,) = errors(folder)
+    assert (problem.key, problem.line) == ("parts[1].morphs.wag", 12)
+    assert problem.message == "dog.glb has no morph target 'wag'; it has: perk"
+    with pytest.raises(FilterInvalid, match="no morph target 'wag'"):
+        filters.load(folder)
+
+
+def test_what_only_the_full_model_has_may_be_named(tmp_path: Path) -> None:
+    part = '[[parts]]\nkind = "model"\nfile = "dog.glb"\nsimple = "crown-simple.glb"\n'
+    folder = make(tmp_path, PAINT + part + 'morphs = {perk = "smile"}\n')
+    shutil.copy(filters.folder("dog") / "dog.glb", folder)
+    shutil.copy(filters.folder("crown") / "crown-simple.glb", folder)
+    assert filters.check(folder) == []
 
 
 def test_warnings_do_not_stop_a_filter(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ import cv2
 import numpy as np
 
 from retinue.apps.ar.effects.blend import mix, rgb
-from retinue.apps.ar.effects.live import F32, Patch, Pixels, axes, curve, middle, turned_to_us
+from retinue.apps.ar.effects.live import (
+    F32,
+    Patch,
+    Pixels,
+    axes,
+    curve,
+    eye_shown,
+    middle,
+    turned_to_us,
+)
 from retinue.apps.ar.effects.makeup import EYE, sides
 from retinue.apps.ar.face.values import Face
 from retinue.apps.ar.filters.spec import EyesPart
@@ -70,7 +79,7 @@ def eyes(frame: Pixels, face: Face, part: EyesPart, picture: Pixels, strength: f
         strength: In [0, 1], beside the part's own opacity.
     """
     for side in (0, 1):
-        share = turned_to_us(face, sides((_LID_AT,))[side][0])
+        share = turned_to_us(face, sides((_LID_AT,))[side][0]) * eye_shown(face, side)
         opacity = strength * share * part.opacity * face.opacity
         if opacity > 0:
             _eye(frame, face, part.size, picture, side, opacity)
@@ -112,8 +121,11 @@ def _eye(
 
 
 def _open(gap: float, radius: float) -> float:
-    """Return how far an iris is shown between lids that are nearly closed, in [0, 1]."""
-    return min(1.0, max(0.0, (gap - 0.15 * radius) / (0.4 * radius)))
+    """Return how far an iris is shown between lids that are nearly closed, in [0, 1].
+
+    Networks leave a gap of half an iris' radius between lids that are closed.
+    """
+    return min(1.0, max(0.0, (gap - 0.6 * radius) / (0.3 * radius)))
 
 
 def _light(gray: Pixels, mask: Pixels) -> float:

@@ -98,6 +98,16 @@ def turned_to_us(face: Face, vertex: int, low: float = 0.05, high: float = 0.35)
     return share * share * (3 - 2 * share)
 
 
+def eye_shown(face: Face, side: int) -> float:
+    """Return how far an eye is to be shown, in [0, 1]: from the side the nose hides the far one.
+
+    Args:
+        face: Whose.
+        side: 0 for the eye on the picture's left, 1 for the other.
+    """
+    return turned_to_us(face, (130, 359)[side], 0.1, 0.35)
+
+
 def axes(face: Face) -> tuple[F64, F64]:
     """Return unit vectors in the picture: to the right of the head's up, and that up itself.
 

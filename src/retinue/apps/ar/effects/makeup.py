@@ -17,6 +17,7 @@ from retinue.apps.ar.effects.live import (
     Pixels,
     axes,
     curve,
+    eye_shown,
     soften,
     turned_to_us,
 )
@@ -136,9 +137,10 @@ def makeup(frame: Pixels, face: Face, part: MakeupPart, strength: float, fine: b
         gray = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8) if need else None
         tint(pixels, mask, part.color, part.blend, opacity * share, gray)
         if glossy and gray is not None:
-            _gloss(pixels, gray, mask, opacity * share)
+            glow = _glow(gray, mask)
+            _gloss(pixels, gray, mask, glow, opacity * share)
             if part.region == "lips":
-                _shine(area, face, mask, opacity)
+                _shine(area, face, mask, glow, opacity)
 
 
 def _areas(frame: Pixels, face: Face, part: MakeupPart) -> list[tuple[Area, float]]:
@@ -152,6 +154,8 @@ def _areas(frame: Pixels, face: Face, part: MakeupPart) -> list[tuple[Area, floa
     found = []
     for side in (0, 1):
         share = turned_to_us(face, sides((at[part.region],))[side][0])
+        if part.region in ("eyelids", "eyeliner"):
+            share *= eye_shown(face, side)
         if share <= 0:
             continue
         area = makers[part.region](frame, face, side, part.size)
@@ -243,16 +247,22 @@ def _cheek(frame: Pixels, face: Face, side: int, size: float) -> Area | None:
     return replace(area, within=np.asarray(whole, np.float32).reshape(-1, 2))
 
 
-def _gloss(pixels: Pixels, gray: Pixels, mask: Pixels, opacity: float) -> None:
+def _glow(gray: Pixels, mask: Pixels) -> int:
+    """Return how light lights on a region are: white, but not in the dark."""
+    mean = cv2.mean(gray, mask)[0] if cv2.countNonZero(mask) else 255.0
+    return round(min(255.0, 38 + 2 * mean))
+
+
+def _gloss(pixels: Pixels, gray: Pixels, mask: Pixels, glow: int, opacity: float) -> None:
     """Let what is already lighter than the rest shine."""
     reference = cv2.mean(gray, mask)[0] if cv2.countNonZero(mask) else 255.0
     levels = np.clip((np.arange(256) - 1.12 * reference) / max(0.45 * reference, 1), 0, 1)
     shine = np.rint(255 * 0.55 * levels**1.5).astype(np.uint8)
     weight = cv2.multiply(cv2.LUT(gray, shine), mask, scale=1 / 255)
-    mix(pixels, np.full_like(pixels, 255), np.asarray(weight, np.uint8), opacity)
+    mix(pixels, np.maximum(pixels, np.uint8(glow)), np.asarray(weight, np.uint8), opacity)
 
 
-def _shine(area: Area, face: Face, mask: Pixels, opacity: float) -> None:
+def _shine(area: Area, face: Face, mask: Pixels, glow: int, opacity: float) -> None:
     """A soft light along the lower lip."""
     points, unit = face.landmarks, face.eye_distance
     pairs = np.array(_LOWER_LIP[1:-1])
@@ -264,4 +274,5 @@ def _shine(area: Area, face: Face, mask: Pixels, opacity: float) -> None:
     cv2.polylines(drawn, [path], False, 150, width, cv2.LINE_AA, shift=4)
     drawn = soften(drawn, max(0.5, 0.018 * unit))
     weight = np.asarray(cv2.multiply(drawn, mask, scale=1 / 255), np.uint8)
-    mix(area.patch.pixels, np.full_like(area.patch.pixels, 255), weight, 0.75 * opacity)
+    pixels = area.patch.pixels
+    mix(pixels, np.maximum(pixels, np.uint8(glow)), weight, 0.75 * opacity)

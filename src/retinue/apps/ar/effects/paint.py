@@ -73,9 +73,8 @@ class Paint:
         kept = _painted(triangles(tuple(sorted(part.cover))), texture)
         # A region as small as the paint is drawn.
         self._used, again = np.unique(kept, return_inverse=True)
-        self._triangles = np.ascontiguousarray(again.reshape(-1, 3), np.int32)
-        self._vertices, self._uv = VERTICES[self._used], UV[self._used]
-        self._plain = Geometry(self._vertices, self._triangles, uv=self._uv)
+        corners = np.ascontiguousarray(again.reshape(-1, 3), np.int32)
+        self._geometry = Geometry(VERTICES[self._used], corners, uv=UV[self._used])
 
     def draw(self, face: Face, live: F32, light: F32 | None, strength: float) -> Draw | None:
         """Return the painted face; None where the picture shows nothing at all.
@@ -90,13 +89,19 @@ class Paint:
             return None
         positions = np.ascontiguousarray(live[self._used], np.float32)
         opacity = strength * self.part.opacity * face.opacity
-        geometry = self._plain
+        colors: F32 | None = None
         if light is not None and self.part.shading:
             shade = (1 + self.part.shading * (light[self._used] - 1)) ** np.float32(_GAMMA)
             colors = np.ones((len(self._used), 4), np.float32)
             colors[:, :3] = shade[:, None]
-            geometry = Geometry(self._vertices, self._triangles, uv=self._uv, colors=colors)
-        return Draw(geometry, self._material, np.eye(4), positions=positions, opacity=opacity)
+        return Draw(
+            self._geometry,
+            self._material,
+            np.eye(4),
+            positions=positions,
+            colors=colors,
+            opacity=opacity,
+        )
 
 
 def skin_light(frame: Pixels, face: Face) -> F32:

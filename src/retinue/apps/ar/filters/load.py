@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from retinue.apps.ar.filters.assets import Reader
-from retinue.apps.ar.filters.problems import FILE, Lines, Problem, problems_of
+from retinue.apps.ar.filters.problems import FILE, Lines, Problem, problems_of, spell
 from retinue.apps.ar.filters.spec import FilterSpec, ModelPart, Part
 from retinue.apps.ar.gltf import Model
 from retinue.apps.ar.render.scene import Texture
@@ -73,7 +73,10 @@ class Filter:
         return any(part.kind == "background" for part in self.spec.parts)
 
     def apply(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Put it on one picture. For a stream, and to load the models once, use a `Session`.
+        """Put it on one picture, which has nothing to do with the last one.
+
+        What it takes is loaded by a thread's first call and kept until the thread ends. For a
+        stream use a `Session`: it follows faces from frame to frame, which is faster and steadier.
 
         Args:
             frame: (H, W, 3) uint8 RGB, upright; it is left as it is.
@@ -82,10 +85,9 @@ class Filter:
             InvalidRequest: it is no such picture.
             RetinueError: a model cannot be had, or there is nothing to draw with.
         """
-        from retinue.apps.ar.session import Session
+        from retinue.apps.ar.filters.pictures import put
 
-        with Session(self, live=False) as session:
-            return session.apply(frame, 0.0).pixels
+        return put(self, frame)
 
 
 def names() -> tuple[str, ...]:
@@ -167,7 +169,7 @@ def examine(where: Path) -> tuple[Filter | None, list[Problem]]:
                 problems.append(Problem("error", FILE, error.message, spelt, line))
         if part.kind == "model":
             assets.append(Assets(model=read.get("file"), simple=read.get("simple")))
-            problems += _animations(part, number, read.get("file"), lines)
+            problems += _names(part, number, read.get("file"), lines)
         else:
             assets.append(Assets(texture=read.get("file")))
     if problems:
@@ -181,17 +183,24 @@ def part_files(part: Part) -> list[tuple[str, str]]:
     return [(key, value) for key, value in values if value is not None]
 
 
-def _animations(part: ModelPart, number: int, model: Model | None, lines: Lines) -> list[Problem]:
-    wanted = {("animation",): part.animation, ("show", "play"): part.show.play if part.show else ""}
+def _names(part: ModelPart, number: int, model: Model | None, lines: Lines) -> list[Problem]:
+    """Return where a part names an animation or a morph target that its model does not have."""
+    if model is None:
+        return []
+    play = part.show.play if part.show else ""
+    wanted: list[tuple[tuple[str, ...], str, str]] = [
+        (("animation",), "animation", part.animation),
+        (("show", "play"), "animation", play),
+        *((("morphs", name), "morph target", name) for name in part.morphs),
+    ]
     found = []
-    for place, name in wanted.items():
-        if not name or model is None or name in model.animations:
+    for place, kind, name in wanted:
+        known = model.animations if kind == "animation" else model.morphs
+        if name in known or (kind == "animation" and not name):
             continue
-        there = ", ".join(model.animations) or "none"
-        message = f"{part.file} has no animation {name!r}; it has: {there}"
-        key = f"parts[{number}].{'.'.join(place)}"
-        line = lines.of(("parts", number, *place))
-        found.append(Problem("error", FILE, message, key, line))
+        message = f"{part.file} has no {kind} {name!r}; it has: {', '.join(known) or 'none'}"
+        where: tuple[str | int, ...] = ("parts", number, *place)
+        found.append(Problem("error", FILE, message, spell(where), lines.of(where)))
     return found
 
 

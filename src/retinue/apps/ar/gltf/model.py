@@ -38,6 +38,7 @@ class Model:
 
     Attributes:
         animations: Names, or numbers where there are none.
+        morphs: Names of the morph targets of all its meshes, or numbers.
         triangles: How many are drawn.
     """
 
@@ -68,6 +69,7 @@ class Model:
             name = spec_.name or str(number)
             self._animations.setdefault(name, []).extend(tracks(container, spec_))
         self.animations = tuple(self._animations)
+        self.morphs = tuple(dict.fromkeys(name for each in self._names.values() for name in each))
         drawn = [
             piece for index in self._order for piece in self._pieces.get(self._mesh(index), ())
         ]

@@ -299,7 +299,8 @@ class CpuRenderer:
             surface[:6] = (*material.base_color, material.metallic, material.roughness)
             surface[6:9] = material.emissive
             surface[9:11] = material.alpha_cutoff, min(draw.opacity, 1.0)
-            flags[3] = len(mesh.colors) > 0
+            colors = mesh.colors if draw.colors is None else _array(draw.colors, _NONE_4)
+            flags[3] = len(colors) > 0
             surface[13] = material.double_sided
             surface[14:18] = _softness(material.roughness)
             density, uv = _NONE_1, mesh.uv
@@ -310,7 +311,7 @@ class CpuRenderer:
                 surface[11:13] = _detail(texels[1], seen, turned.unit)
             normals = mesh.normals if draw.normals is None else _array(draw.normals, _NONE_3)
             compiled.carry(
-                placed, normals, turned.normals, uv, density, mesh.colors, surface, flags[0],
+                placed, normals, turned.normals, uv, density, colors, surface, flags[0],
                 self._studio, carried,
             )  # fmt: skip
         triangles = mesh.triangles

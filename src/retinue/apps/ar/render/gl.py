@@ -90,7 +90,7 @@ class _Mesh:
     index: Any
     shape: Shape = field(default_factory=Shape)
     moving: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[tuple[Kind | None, bool, bool], Any] = field(default_factory=dict)
+    arrays: dict[tuple[Kind | None, frozenset[str]], Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,10 +321,11 @@ class GlRenderer:
             texels = mesh.shape.texels(draw.geometry)
             buffers["density"] = mesh.buffers["density"] = self._context.buffer(_bytes(texels))
         moved = {"position": draw.positions, "normal": draw.normals if lit else None}
+        moved["color"] = draw.colors if kind is not None else None
         for name, values in moved.items():
             if values is not None:
                 buffers[name] = self._moved(mesh, name, values)
-        key = (kind, draw.positions is not None, moved["normal"] is not None)
+        key = kind, frozenset(name for name, values in moved.items() if values is not None)
         found = mesh.arrays.get(key)
         if found is None:
             content = [(buffer, _FORMATS[name], name) for name, buffer in buffers.items()]
@@ -363,7 +364,7 @@ def _kind(draw: Draw, shape: Shape, unit: float) -> Kind | None:
     return Kind(
         lighting,
         material.texture is not None,
-        draw.geometry.colors is not None,
+        draw.geometry.colors is not None or draw.colors is not None,
         material.alpha_mode,
         wrap == "mirror",
     )

@@ -187,14 +187,15 @@ def checked_draw(draw: Draw) -> None:
     """Refuse what cannot be drawn.
 
     Raises:
-        InvalidRequest: moved vertices are not as many as the geometry's, or light has no normals.
+        InvalidRequest: what stands in place of the geometry's has another shape, or light has no
+            normals.
     """
     geometry = draw.geometry
-    for name, values in (("positions", draw.positions), ("normals", draw.normals)):
-        if values is not None and values.shape != geometry.positions.shape:
-            raise InvalidRequest(
-                f"a draw's {name} must be {geometry.positions.shape}, not {values.shape}"
-            )
+    count = len(geometry.positions)
+    moved = (("positions", draw.positions, 3), ("normals", draw.normals, 3))
+    for name, values, columns in (*moved, ("colors", draw.colors, 4)):
+        if values is not None and values.shape != (count, columns):
+            raise InvalidRequest(f"a draw's {name} must be {(count, columns)}, not {values.shape}")
     lit = draw.material is not None and not draw.material.unlit
     if lit and geometry.normals is None and draw.normals is None:
         raise InvalidRequest("a lit material needs a geometry with normals; give some, or unlit")

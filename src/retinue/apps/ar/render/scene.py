@@ -87,6 +87,7 @@ class Draw:
         positions: (N, 3) float32 in place of the geometry's, for meshes that are moved vertex by
             vertex (skins, morph targets, the live face); normals go with them.
         normals: (N, 3) float32, or None.
+        colors: (N, 4) float32 in place of the geometry's, or None.
         opacity: In [0, 1], of all of it.
     """
 
@@ -95,6 +96,7 @@ class Draw:
     matrix: NDArray[np.float64]
     positions: NDArray[np.float32] | None = None
     normals: NDArray[np.float32] | None = None
+    colors: NDArray[np.float32] | None = None
     opacity: float = 1.0
 
 
