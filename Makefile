@@ -19,7 +19,8 @@ demo: $(VENV)/.core ## Set up, pull the default models, detect on real photos, w
 	@$(BIN)/python examples/demo.py demo
 
 test: $(VENV)/.dev system lint ## Set up and run all checks and tests
-	$(BIN)/python -m pytest -n auto
+	@# Bytecode is kept whatever the environment says: many processes import the same modules.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.dev ## Style, types, and the contract of the floors
 	$(BIN)/ruff format --check

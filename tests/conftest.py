@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from retinue.models.registry import Registry
+
+# How fast examples are made and run tells of the machine and its other work, not of the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 ROOT = Path(__file__).parents[1]
 # `make` names the cache, so that tests share what `make demo` pulled.
@@ -29,14 +36,25 @@ AR_MODELS = (
 )
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Numbered folders; `mktemp` would look through all others for the next number."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
 def own_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    homes: Iterator[Path],
 ) -> None:
     """No test sees the user's settings, state or models unless it asks for them."""
     for name in [name for name in os.environ if name.startswith("RETINUE_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RETINUE_HOME", str(tmp_path_factory.mktemp("home")))
+    home = next(homes)
+    home.mkdir()
+    monkeypatch.setenv("RETINUE_HOME", str(home))
     monkeypatch.setenv("RETINUE_CACHE", str(tmp_path_factory.getbasetemp() / "no-models"))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+from ..forked import Process
 
 START_S = 120
 STOP_S = 30
@@ -46,7 +52,7 @@ serve.run(Settings(server=Server(port=0, **given)),
 class Program:
     """A server under test."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Process
     url: str
     log: Path
     grpc: str = ""
@@ -88,6 +94,10 @@ def start(arguments: list[str], log: Path, **environment: str) -> Program:
             stderr=errors,
             env={**os.environ, **environment},
         )
+    return _ready(process, log)
+
+
+def _ready(process: subprocess.Popen[bytes] | Process, log: Path) -> Program:
     assert process.stdout is not None
     end = time.monotonic() + START_S
     text = b""
@@ -104,7 +114,7 @@ def start(arguments: list[str], log: Path, **environment: str) -> Program:
             if not piece:
                 break
     process.kill()
-    process.wait()
+    process.wait(STOP_S)
     raise AssertionError(f"the server did not start: {text!r} {log.read_text()}")
 
 
@@ -156,8 +166,10 @@ def _echo_servers(folder: Path) -> Iterator[Callable[..., Program]]:
     started: list[Program] = []
 
     def make(**server: Any) -> Program:
-        arguments = ["-c", ECHO_PROGRAM, json.dumps(server)]
-        started.append(start(arguments, folder / f"server{len(started)}.log"))
+        log = folder / f"server{len(started)}.log"
+        with log.open("wb") as errors:
+            process = Process([json.dumps(server)], errors, code=ECHO_PROGRAM)
+        started.append(_ready(process, log))
         return started[-1]
 
     yield make
@@ -222,3 +234,62 @@ def retinue_up(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     yield run
     for program in started:
         end(program)
+
+
+@pytest.fixture(scope="session")
+def ar_server(
+    start_server: Callable[[Path], Iterator[Program]],
+    tmp_path_factory: pytest.TempPathFactory,
+    ar_cache_dir: Path,
+) -> Iterator[Program]:
+    """A server that has the networks of AR filters as their makers published them."""
+    from tests.conftest import AR_MODELS
+
+    from retinue.apps.ar.originals import original
+
+    folder = tmp_path_factory.mktemp("ar-server")
+    there = folder / "home" / "ar" / "originals"
+    there.mkdir(parents=True)
+    for name in AR_MODELS:
+        shutil.copy(original(ar_cache_dir.parent / "originals", name), there)
+    yield from start_server(folder)
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Callable[..., Browser]]:
+    """Start Chromium with more flags; it lives until the module's end."""
+    from playwright.sync_api import expect, sync_playwright
+    from tests.e2e.console_ar_page import CHROMIUM, FLAGS
+
+    # Pixels are drawn by the CPU here.
+    expect.set_options(timeout=60_000)
+    with sync_playwright() as playwright:
+        yield lambda *more: playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*FLAGS, *more]
+        )
+    expect.set_options(timeout=5_000)
+
+
+@pytest.fixture(scope="module")
+def ar_browser(launch: Callable[..., Browser]) -> Browser:
+    """A browser without a camera."""
+    return launch()
+
+
+@pytest.fixture
+def opened(ar_server: Program) -> Iterator[Callable[..., Page]]:
+    """Open the page of AR filters, as one test's own."""
+    from tests.e2e.console_ar_page import opening
+
+    yield from opening(ar_server.url)
+
+
+@pytest.fixture(scope="module")
+def photo_page(ar_server: Program, ar_browser: Browser) -> Iterator[Page]:
+    """The page of AR filters with a photo in it, shared by tests that leave the photo there."""
+    from tests.e2e.console_ar_page import open_photo, opening
+
+    for opened in opening(ar_server.url):
+        page = opened(ar_browser)
+        open_photo(page)
+        yield page

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import skimage.data  # type: ignore[import-untyped]
 
+from .. import forked
+
 PHOTO = Path(skimage.data.data_dir) / "astronaut.png"
 FACE = (222.0, 122.0)
 
@@ -29,8 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ar_cache_dir: Path) ->
 
 
 def retinue(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "retinue", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = forked.run(*words)
     assert done.returncode == code, (done.returncode, done.stdout[-2000:], done.stderr)
     assert "Traceback" not in done.stderr
     return done
@@ -62,7 +63,7 @@ def moving(path: Path, count: int = 20, *, faces: bool = True) -> list[int]:
 
 def test_a_filter_on_a_photo(here: Path) -> None:
     said = retinue("ar", "apply", "--filter", "dog", PHOTO, "--out", "out/dog.png")
-    assert "1 frames" in said.stderr
+    assert "1 frame, 1 face, drawn by" in said.stderr
     before = skimage.data.astronaut().astype(int)
     after = cv2.imread("out/dog.png")[:, :, ::-1].astype(int)
     changed = np.abs(before - after).sum(axis=2) > 30
@@ -90,9 +91,19 @@ def test_a_video_keeps_frames_and_times(here: Path) -> None:
     with av.open("out.mp4") as file:
         found = [frame.pts * frame.time_base * 1000 for frame in file.decode(video=0)]
     assert [round(float(stamp - found[0])) for stamp in found] == stamps
-    rows = lines(retinue("ar", "apply", "in.mp4", "--json").stdout)
+    told = retinue("ar", "apply", "in.mp4", "--json")
+    rows = lines(told.stdout)
     assert [row["frame"] for row in rows] == list(range(20))
     assert {face["id"] for row in rows for face in row["faces"]} == {1}
+    (summary,) = (row["summary"] for row in lines(told.stderr))
+    assert (summary["frames"], summary["faces"], summary["dropped"], summary["damaged"]) == (
+        20,
+        1,
+        0,
+        0,
+    )
+    assert 0 <= summary["in_budget"] <= 1
+    assert summary["stages"]["total"]["p95"] >= summary["stages"]["mesh"]["p50"] > 0
 
 
 def test_a_video_without_faces_passes_through(here: Path) -> None:
@@ -101,16 +112,22 @@ def test_a_video_without_faces_passes_through(here: Path) -> None:
     assert [row["faces"] for row in rows] == [[]] * 5
 
 
-def test_what_is_recorded_when_it_is_killed_can_be_played(here: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_what_is_recorded_when_it_is_ended_can_be_played(here: Path, sent: signal.Signals) -> None:
     moving(here / "in.mp4", 200)
     command = [sys.executable, "-m", "retinue", "ar", "apply", "--filter", "crown", "in.mp4"]
-    with subprocess.Popen([*command, "--out", "out.mp4"], stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [*command, "--out", "out.mp4"], stderr=subprocess.PIPE, text=True
+    ) as child:
         until = time.monotonic() + 60
         while time.monotonic() < until and child.poll() is None:
             if Path("out.mp4").exists() and Path("out.mp4").stat().st_size > 100_000:
                 break
             time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
+        child.send_signal(sent)
+        said = child.communicate(timeout=60)[1]
+    assert child.returncode == (130 if sent == signal.SIGINT else -sent)
+    assert "Traceback" not in said
     rows = lines(retinue("ar", "apply", "out.mp4", "--json").stdout)
     assert sum("damaged" not in row for row in rows) >= 25
 
@@ -126,11 +143,19 @@ def test_what_is_recorded_when_it_is_killed_can_be_played(here: Path) -> None:
         (("--filter", "dog", "--camera", "63", "--out", "x.mp4"), 66, "camera 63"),
         (("--filter", "dog", PHOTO, "--camera", "0", "--out", "x.png"), 64, "one of them"),
         (("--filter", "dog", PHOTO, "--record", "--out", "x.png"), 64, "--record"),
+        (("--filter", "dog", PHOTO, "--out", "x.png", "--renderer", "ink"), 64, "--renderer"),
+        (("--filter", "dog", PHOTO, "--out", "x.png", "--fov", "500"), 64, "--fov"),
+        (("--filter", "dog", PHOTO, "--out", "x.png", "--device", "/dev/null"), 64, "--device"),
+        (("--filter", "dog", PHOTO, "--virtual-camera"), 64, "no stream"),
+        (("--filter", "dog", PHOTO, "--show"), 75, "--show needs"),
         (("--filter", "dog", "empty.jpg", "--out", "x.png"), 65, "zero bytes"),
         (("--filter", "dog", "text.jpg", "--out", "x.png"), 65, "text.jpg"),
     ],
 )
-def test_bad_input_is_said(here: Path, words: tuple[str, ...], code: int, said: str) -> None:
+def test_bad_input_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
     Path("empty.jpg").touch()
     Path("text.jpg").write_text("no picture at all")
     done = retinue("ar", "apply", *words, code=code)
@@ -138,11 +163,56 @@ def test_bad_input_is_said(here: Path, words: tuple[str, ...], code: int, said: 
     assert not list(here.glob("x.*"))
 
 
-def test_the_input_is_never_overwritten(here: Path) -> None:
+@pytest.mark.parametrize("out", ["photo.png", "./photo.png", "link.png", "hard.png"])
+def test_the_input_is_never_overwritten(here: Path, out: str) -> None:
     Path("photo.png").write_bytes(PHOTO.read_bytes())
-    done = retinue("ar", "apply", "--filter", "dog", "photo.png", "-o", "./photo.png", code=64)
+    Path("link.png").symlink_to("photo.png")
+    Path("hard.png").hardlink_to("photo.png")
+    done = retinue("ar", "apply", "--filter", "dog", "photo.png", "-o", out, code=64)
     assert "input itself" in done.stderr
     assert Path("photo.png").read_bytes() == PHOTO.read_bytes()
+
+
+def test_all_faces_of_a_group_photo_are_found(here: Path) -> None:
+    face = skimage.data.astronaut()[30:230, 122:322]
+    cv2.imwrite("group.png", np.tile(face, (2, 4, 1))[:, :, ::-1])
+    (line,) = lines(retinue("ar", "apply", "group.png", "--json").stdout)
+    assert len(line["faces"]) > 5
+    (line,) = lines(retinue("ar", "apply", "group.png", "--max-faces", "2", "--json").stdout)
+    assert len(line["faces"]) == 2
+
+
+PICTURES = """
+import threading
+
+import numpy as np
+import skimage.data
+
+from retinue.apps.ar import filters
+from retinue.apps.ar.filters import pictures
+
+frame = skimage.data.astronaut()
+before = frame.copy()
+dog, glasses = filters.load("dog"), filters.load("glasses")
+first = dog.apply(frame)
+(kept,) = pictures._local.kept.values()
+other = glasses.apply(frame)
+again = dog.apply(frame)
+assert list(pictures._local.kept.values()) == [kept], "the models were loaded anew"
+assert np.array_equal(frame, before) and first.shape == frame.shape
+assert np.any(first != frame) and np.any(other != first) and np.array_equal(first, again)
+found = []
+thread = threading.Thread(target=lambda: found.append(dog.apply(frame)))
+thread.start()
+thread.join()
+assert np.array_equal(found[0], first)
+"""
+
+
+def test_pictures_in_python(here: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", PICTURES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_new_filter_works_at_once_and_can_be_checked(here: Path) -> None:

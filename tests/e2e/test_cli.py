@@ -20,6 +20,8 @@ from retinue.core.settings import Limits
 from retinue.media.video import VideoWriter, frames
 from retinue.testing.onnx_models import color_detector
 
+from .. import forked
+
 PHOTOS = Path(skimage.data.data_dir)
 
 
@@ -31,8 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_cache_dir: Path)
 
 
 def retinue(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "retinue", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = forked.run(*words)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done

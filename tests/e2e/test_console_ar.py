@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import cv2
@@ -15,7 +13,8 @@ import numpy as np
 import pytest
 import skimage.data  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
+from tests.e2e.console_ar_page import FACES, PHOTO, moved, open_photo, seen, wear
 
 from retinue.apps.ar import filters
 from retinue.apps.ar.face.camera import Camera
@@ -23,151 +22,39 @@ from retinue.apps.ar.face.canonical import VERTICES
 from retinue.apps.ar.face.pose import solve
 from retinue.apps.ar.face.values import FRONTAL, Pose
 from retinue.apps.ar.networks import Networks
-from retinue.apps.ar.originals import original
 from retinue.apps.ar.session import Session
 from retinue.apps.ar.settings import ArSettings
 from retinue.core.settings import Settings
 
-if TYPE_CHECKING:
-    from tests.e2e.conftest import Program
-
-PHOTO = Path(skimage.data.data_dir) / "astronaut.png"
-FACE = (222.0, 122.0)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PHONE = {"width": 390, "height": 844}
-DESK = {"width": 1280, "height": 860}
-FACES = """async () => {
-  const { session, loop } = retinueAr;
-  const { picture, width, height } = loop.source;
-  session.reset();
-  const { faces } = await session.draw(picture, width, height, 0, false);
-  return faces.map(({ landmarks, pose, coefficients, score }) => ({
-    landmarks: [...landmarks], rotation: [...pose.rotation], translation: pose.translation,
-    coefficients, score }));
-}"""
-PIXELS = """async () => {
-  const bytes = new Uint8Array(await (await retinueAr.session.picture()).arrayBuffer());
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 8192) {
-    text += String.fromCharCode(...bytes.subarray(i, i + 8192));
-  }
-  return btoa(text);
-}"""
 SOLVE = """cases => cases.map((landmarks) => {
   const camera = retinueAr.cameraOf(1280, 720, 63);
   return [...retinueAr.solve(landmarks, camera).rotation];
 })"""
+LAST_ROLL = """() => {
+  const [face] = retinueAr.session.last.faces;
+  return face ? face.coefficients.roll : null;
+}"""
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+FILTERS = tuple(filters.names())
 
 
 @pytest.fixture(scope="module")
-def ar_server(
-    start_server: Callable[[Path], Iterator[Program]],
-    tmp_path_factory: pytest.TempPathFactory,
-    ar_cache_dir: Path,
-) -> Iterator[Program]:
-    """A server that has the networks' own files already."""
-    folder = tmp_path_factory.mktemp("ar-server")
-    there = folder / "home" / "ar" / "originals"
-    there.mkdir(parents=True)
-    ar = ArSettings()
-    for name in (ar.detector, ar.far_detector, ar.mesh, ar.iris_mesh, ar.segmenter):
-        shutil.copy(original(ar_cache_dir.parent / "originals", name), there)
-    yield from start_server(folder)
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-    yield chromium
-    chromium.close()
-
-
-@pytest.fixture(scope="module")
-def camera_browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def camera_browser(
+    launch: Callable[..., Browser], tmp_path_factory: pytest.TempPathFactory
+) -> Browser:
     """A browser whose camera shows a photo that moves a little."""
     film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
-    photo = cv2.imread(str(PHOTO))
     with film.open("wb") as file:
         for number in range(20):
-            turn = cv2.getRotationMatrix2D(FACE, 4 * np.sin(number / 3), 1.2)
-            turn[:, 2] += (160 - FACE[0], 130 - FACE[1])
-            seen = cv2.warpAffine(photo, turn, (320, 240), borderMode=cv2.BORDER_REPLICATE)
-            file.write(cv2.imencode(".jpg", seen)[1].tobytes())
-    more = [
+            file.write(cv2.imencode(".jpg", moved(number)[..., ::-1])[1].tobytes())
+    return launch(
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-video-capture={film}",
-    ]
-    chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *more])
-    yield chromium
-    chromium.close()
-
-
-@pytest.fixture
-def opened(ar_server: Program) -> Iterator[Callable[..., Page]]:
-    """Open the page; in the end nothing went wrong in it, and nothing was sent anywhere."""
-    # Pixels are drawn by the CPU here.
-    expect.set_options(timeout=60_000)
-    contexts: list[Any] = []
-    problems: list[str] = []
-    sent: set[str] = set()
-
-    def make(browser: Browser, **more: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESK, **more})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                problems.append(message.text) if message.type in ("error", "warning") else None
-            ),
-        )
-        page.on("request", lambda request: sent.add(f"{request.method} {request.url}"))
-        page.goto(ar_server.url + "/ar")
-        expect(page.locator("#ar[data-ready]")).to_be_attached()
-        return page
-
-    yield make
-    expect.set_options(timeout=5_000)
-    for context in contexts:
-        context.close()
-    assert problems == []
-    ours = (f"GET {ar_server.url}/", "GET blob:http://127.0.0.1:", "GET data:")
-    assert [each[:200] for each in sent if not each.startswith(ours)] == []
-
-
-def _open_photo(page: Page, photo: Path = PHOTO) -> None:
-    page.set_input_files("#file", photo)
-    expect(page.locator("#seen")).to_contain_text("face")
-
-
-def _wear(page: Page, name: str) -> None:
-    page.locator(f'input[name=filter][value="{name}"]').check(force=True)
-    expect(page.locator("#working")).to_be_hidden()
-    expect(page.locator("#problem")).to_be_hidden()
-
-
-def _seen(page: Page) -> NDArray[np.uint8]:
-    data = np.frombuffer(base64.b64decode(page.evaluate(PIXELS)), np.uint8)
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    )
 
 
 def _apart(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
@@ -193,16 +80,10 @@ def program(ar_cache_dir: Path) -> Iterator[Callable[[str], Any]]:
 
 @pytest.mark.parametrize(("name", "count"), [("crown", 468), ("lipstick", 478)])
 def test_landmarks_and_pose_are_the_programs(
-    opened: Callable[..., Page],
-    browser: Browser,
-    program: Callable[[str], Any],
-    name: str,
-    count: int,
+    photo_page: Page, program: Callable[[str], Any], name: str, count: int
 ) -> None:
-    page = opened(browser)
-    _open_photo(page)
-    _wear(page, name)
-    (found,) = page.evaluate(FACES)
+    wear(photo_page, name)
+    (found,) = photo_page.evaluate(FACES)
     (face,) = program(name).faces
     landmarks = np.array(found["landmarks"]).reshape(-1, 3)
     assert landmarks.shape == (count, 3)
@@ -214,7 +95,7 @@ def test_landmarks_and_pose_are_the_programs(
         assert found["coefficients"][key] == pytest.approx(value, abs=tolerance), key
 
 
-def test_poses_are_the_programs_over_a_grid(opened: Callable[..., Page], browser: Browser) -> None:
+def test_poses_are_the_programs_over_a_grid(photo_page: Page) -> None:
     random = np.random.default_rng(3)
     camera = Camera.from_fov(1280, 720)
     cases = []
@@ -230,48 +111,44 @@ def test_poses_are_the_programs_over_a_grid(opened: Callable[..., Page], browser
             depth = (points[:, 2:] - points[:, 2].mean()) * camera.matrix[0, 0] / place[2]
             seen = np.hstack([camera.project(points), depth])
             cases.append((seen + random.normal(0, 1, seen.shape)).astype(np.float32))
-    page = opened(browser)
-    found = page.evaluate(SOLVE, [case.ravel().tolist() for case in cases])
+    found = photo_page.evaluate(SOLVE, [case.ravel().tolist() for case in cases])
     for case, rotation in zip(cases, found, strict=True):
         assert _apart(np.array(rotation).reshape(3, 3), solve(case, camera).rotation) < 0.2
 
 
-@pytest.mark.parametrize(
-    ("name", "share"),
-    [("dog", 2e-3), ("background-blur", 1e-3), ("big-eyes", 1e-3), ("lipstick", 2e-3)],
-)
+@pytest.mark.parametrize("name", FILTERS)
 def test_pictures_are_nearly_the_programs(
-    opened: Callable[..., Page],
-    browser: Browser,
-    program: Callable[[str], Any],
-    name: str,
-    share: float,
+    photo_page: Page, program: Callable[[str], Any], name: str
 ) -> None:
-    page = opened(browser)
-    _open_photo(page)
-    _wear(page, name)
-    away = np.abs(_seen(page).astype(int) - program(name).pixels.astype(int)).max(axis=2)
+    wear(photo_page, name)
+    picture = seen(photo_page)
+    assert (picture != skimage.data.astronaut()).any()
+    expect(photo_page.locator("#about")).not_to_be_empty()
+    away = np.abs(picture.astype(int) - program(name).pixels.astype(int)).max(axis=2)
     # Edges are drawn with more samples here.
-    assert (away > 24).mean() < share
+    assert (away > 24).mean() < 3e-3
     assert away.mean() < 0.6
 
 
-def test_every_filter_draws_something_and_none_draws_nothing(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
-    page = opened(browser)
-    _open_photo(page)
-    photo = skimage.data.astronaut()
-    assert (_seen(page) == photo).all()
-    for name in filters.names():
-        _wear(page, name)
-        assert (_seen(page) != photo).any(), name
-        expect(page.locator("#about")).not_to_be_empty()
-    _wear(page, "")
-    assert (_seen(page) == photo).all()
-    shot = tmp_path / "ar.png"
-    page.screenshot(path=shot)
-    assert shot.stat().st_size > 50_000
+def test_no_filter_changes_nothing(photo_page: Page) -> None:
+    wear(photo_page, "")
+    assert (seen(photo_page) == skimage.data.astronaut()).all()
+
+
+def test_a_graphics_card_that_is_taken_away_comes_back(photo_page: Page) -> None:
+    wear(photo_page, "glasses")
+    before = seen(photo_page)
+    photo_page.evaluate(
+        """() => {
+          window.before = retinueAr.session;
+          const gl = window.before.canvas.renderer.getContext();
+          gl.getExtension("WEBGL_lose_context").loseContext(); }"""
+    )
+    photo_page.wait_for_function("retinueAr.session !== window.before")
+    expect(photo_page.locator("#working")).to_be_hidden()
+    wear(photo_page, "hearts")
+    wear(photo_page, "glasses")
+    assert (seen(photo_page) == before).mean() > 0.999
 
 
 def test_a_camera_is_worn_mirrored_recorded_and_stopped(
@@ -279,9 +156,11 @@ def test_a_camera_is_worn_mirrored_recorded_and_stopped(
 ) -> None:
     page = opened(camera_browser)
     page.locator('input[value="glasses"]').check(force=True)
-    page.get_by_role("button", name="Start camera").click()
+    page.locator("#camera").focus()
+    page.keyboard.press("Enter")
     expect(page.locator("#stage")).to_have_attribute("data-state", "camera")
     expect(page.locator("#seen")).to_contain_text("1 face")
+    expect(page.locator("#stop")).to_be_focused()
     expect(page.locator("#mirror")).to_have_attribute("aria-pressed", "true")
     page.locator("#mirror").click()
     expect(page.locator("#mirror")).to_have_attribute("aria-pressed", "false")
@@ -289,7 +168,7 @@ def test_a_camera_is_worn_mirrored_recorded_and_stopped(
     expect(page.locator("#time-total")).to_contain_text("ms")
     page.locator("#record").click()
     expect(page.locator("#record")).to_have_text("Stop and save")
-    page.wait_for_timeout(2500)
+    expect(page.locator("#recorded")).to_have_text("0:02")
     with page.expect_download() as download:
         page.locator("#record").click()
     path = tmp_path / download.value.suggested_filename
@@ -301,31 +180,53 @@ def test_a_camera_is_worn_mirrored_recorded_and_stopped(
     assert frames[0].shape == (240, 320, 3)
     page.get_by_role("button", name="Stop camera").click()
     expect(page.locator("#stage")).to_have_attribute("data-state", "empty")
-    expect(page.get_by_role("button", name="Start camera")).to_be_visible()
+    expect(page.get_by_role("button", name="Start camera")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#stage")).to_have_attribute("data-state", "camera")
+    page.evaluate(
+        """() => retinueAr.loop.source.picture.srcObject.getTracks()
+          .forEach((track) => track.dispatchEvent(new Event("ended")))"""
+    )
+    expect(page.locator("#problem")).to_contain_text("The camera was unplugged or taken away")
+    expect(page.locator("#stage")).to_have_attribute("data-state", "empty")
 
 
-def test_a_video_plays_and_pauses_and_gives_a_picture(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
-    path = tmp_path / "film.webm"
-    photo = skimage.data.astronaut()
+def _film(path: Path, codec: str, *, upside_down: bool = False) -> None:
+    """Write a film; upside down, with a note to turn it back, as phones do."""
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("libvpx", rate=30)
+        stream = file.add_stream(codec, rate=20)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 30)
-        for number in range(45):
-            turn = cv2.getRotationMatrix2D(FACE, number / 4, 1.2)
-            turn[:, 2] += (160 - FACE[0], 130 - FACE[1])
-            seen = cv2.warpAffine(photo, turn, (320, 240), borderMode=cv2.BORDER_REPLICATE)
-            frame = av.VideoFrame.from_ndarray(seen, format="rgb24")
-            frame.pts = number
+        for number in range(60):
+            pixels = moved(number)
+            turned = np.ascontiguousarray(pixels[::-1, ::-1]) if upside_down else pixels
+            frame = av.VideoFrame.from_ndarray(turned, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 20)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
-    page = opened(browser)
+    if not upside_down:
+        return
+    data = bytearray(path.read_bytes())
+    # Version and flags, five words of times, three of layers and volume; then the matrix.
+    at = data.index(b"tkhd") + 4 + 4 + 20 + 16
+    half_turn = [-1 << 16, 0, 0, 0, -1 << 16, 0, 320 << 16, 240 << 16, 1 << 30]
+    data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in half_turn)
+    path.write_bytes(data)
+
+
+def test_a_video_plays_and_pauses_and_is_recorded_whole(
+    opened: Callable[..., Page], ar_browser: Browser, tmp_path: Path
+) -> None:
+    path = tmp_path / "film.webm"
+    _film(path, "libvpx")
+    page = opened(ar_browser)
     page.locator('input[value="crown"]').check(force=True)
     page.set_input_files("#file", path)
     expect(page.locator("#stage")).to_have_attribute("data-state", "video")
     expect(page.locator("#seen")).to_contain_text("1 face, 320")
+    page.evaluate(HIDE, True)
+    expect(page.locator("#stop")).to_have_text("Play")
+    page.evaluate(HIDE, False)
+    expect(page.locator("#stop")).to_have_text("Pause")
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     with page.expect_download() as download:
@@ -333,23 +234,56 @@ def test_a_video_plays_and_pauses_and_gives_a_picture(
     saved = tmp_path / download.value.suggested_filename
     download.value.save_as(saved)
     assert cv2.imread(str(saved)).shape == (240, 320, 3)
-    page.get_by_role("button", name="Play").click()
-    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Record").click()
+    assert download.value.suggested_filename.endswith(".webm")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
-def test_without_a_camera_the_page_says_so(opened: Callable[..., Page], browser: Browser) -> None:
-    page = opened(browser, permissions=["camera"])
+def test_a_phones_video_is_upright(
+    opened: Callable[..., Page], ar_browser: Browser, tmp_path: Path
+) -> None:
+    path = tmp_path / "phone.mp4"
+    _film(path, "libx264", upside_down=True)
+    page = opened(ar_browser)
+    page.set_input_files("#file", path)
+    expect(page.locator("#seen")).to_contain_text("1 face, 320")
+    page.get_by_role("button", name="Pause").click()
+    assert abs(page.evaluate(LAST_ROLL)) < 20
+
+
+def test_without_a_camera_the_page_says_so(
+    opened: Callable[..., Page], ar_browser: Browser, tmp_path: Path
+) -> None:
+    page = opened(ar_browser, permissions=["camera"])
     page.get_by_role("button", name="Start camera").click()
     expect(page.locator("#problem")).to_contain_text("There is no camera. Connect one")
-    _open_photo(page)
-    expect(page.locator("#problem")).to_be_hidden()
-
-
-def test_a_forbidden_camera_is_explained(opened: Callable[..., Page], browser: Browser) -> None:
-    page = opened(browser)
     page.evaluate(
         """() => { navigator.mediaDevices.getUserMedia = async () => {
           throw new DOMException("no", "NotAllowedError"); }; }"""
     )
     page.get_by_role("button", name="Start camera").click()
     expect(page.locator("#problem")).to_contain_text("The camera is not allowed here")
+    gray = tmp_path / "gray.png"
+    cv2.imwrite(str(gray), np.full((120, 160, 3), 128, np.uint8))
+    wear(page, "hearts")
+    open_photo(page, gray)
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator("#hint")).to_have_text("No face is seen. Come closer, or into more light.")
+
+
+def test_what_does_not_arrive_is_named_and_tried_again(
+    opened: Callable[..., Page], ar_browser: Browser
+) -> None:
+    page = opened(ar_browser, quiet=False)
+    page.route("**/litert.wasm", lambda route: route.fulfill(status=404, body="gone"))
+    page.set_input_files("#file", PHOTO)
+    expect(page.locator("#problem")).to_contain_text("litert.wasm) cannot be loaded. See that")
+    expect(page.locator("#stage")).to_have_attribute("data-state", "empty")
+    page.unroute("**/litert.wasm")
+    open_photo(page)
+    wear(page, "hearts")
+    page.route("**/filters/big-eyes/*", lambda route: route.abort())
+    page.locator('input[value="big-eyes"]').check(force=True)
+    expect(page.locator("#problem")).to_contain_text("The server cannot be reached")
+    expect(page.locator('input[value="hearts"]')).to_be_checked()

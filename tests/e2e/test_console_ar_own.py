@@ -1,8 +1,5 @@
 """The page of AR filters: filters of one's own, what is refused, and how it looks."""
 
-# Fixtures of the other half are taken by importing them.
-# ruff: noqa: F401, F811
-
 from __future__ import annotations
 
 import base64
@@ -10,27 +7,17 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
+from tests.e2e.console_ar_page import DESK, FACES, seen, wear
 
-from .test_console_ar import (
-    DESK,
-    FACES,
-    PHONE,
-    _open_photo,
-    _seen,
-    _wear,
-    ar_server,
-    browser,
-    opened,
-    playwright,
-)
+PHONE = {"width": 390, "height": 844}
+TABLET = {"width": 768, "height": 1024}
 
 
 def _own(folder: Path, toml: str) -> Path:
@@ -54,18 +41,15 @@ size = {size}
 """
 
 
-def test_a_filter_of_ones_own_is_a_folder_or_a_zip(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
+def test_a_filter_of_ones_own_is_a_folder_or_a_zip(photo_page: Page, tmp_path: Path) -> None:
     folder = _own(tmp_path / "patch", PATCH.format(file="patch.png", size=0.5))
-    page = opened(browser)
-    _open_photo(page)
-    plain = _seen(page)
+    page = photo_page
+    plain = seen(page)
     page.set_input_files("#own-folder", folder)
     expect(page.locator('input[value="own:patch"]')).to_be_checked()
     expect(page.locator("#about")).to_have_text("Patch")
     expect(page.locator("#working")).to_be_hidden()
-    patched = _seen(page)
+    patched = seen(page)
     red = (patched == (255, 0, 0)).all(axis=2)
     rows, columns = np.nonzero(red)
     (face,) = page.evaluate(FACES)
@@ -84,7 +68,7 @@ def test_a_filter_of_ones_own_is_a_folder_or_a_zip(
     )
     expect(page.locator('input[value="own:patch"]')).to_be_checked()
     expect(page.locator("#working")).to_be_hidden()
-    assert (_seen(page) == patched).all()
+    assert (seen(page) == patched).all()
 
 
 BROKEN = (
@@ -98,15 +82,12 @@ BROKEN = (
 )
 
 
-def test_broken_filters_are_refused_and_the_page_goes_on(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
-    page = opened(browser)
+def test_broken_filters_are_refused_and_the_page_goes_on(photo_page: Page, tmp_path: Path) -> None:
+    page = photo_page
     for number, (toml, message) in enumerate(BROKEN):
         page.set_input_files("#own-folder", _own(tmp_path / f"broken{number}", toml))
         expect(page.locator("#problem")).to_contain_text(message)
-    _open_photo(page)
-    _wear(page, "big-eyes")
+    wear(page, "big-eyes")
 
 
 MODEL = """
@@ -165,16 +146,13 @@ def _model(folder: Path, document: dict[str, Any], buffer: bytes) -> Path:
     return folder
 
 
-def test_models_are_read_from_files_and_from_text(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
+def test_models_are_read_from_files_and_from_text(photo_page: Page, tmp_path: Path) -> None:
     document, buffer = _plate()
-    page = opened(browser)
-    _open_photo(page)
+    page = photo_page
     page.set_input_files("#own-folder", _model(tmp_path / "file", document, buffer))
     expect(page.locator("#about")).to_have_text("Plate")
     expect(page.locator("#working")).to_be_hidden()
-    from_file = _seen(page)
+    from_file = seen(page)
     green = (from_file == (0, 255, 0)).all(axis=2)
     assert 500 < green.sum() < 20_000
     page.locator('input[name=filter][value=""]').check(force=True)
@@ -184,13 +162,11 @@ def test_models_are_read_from_files_and_from_text(
     page.set_input_files("#own-folder", _model(tmp_path / "text", document, b""))
     expect(page.locator("#about")).to_have_text("Plate")
     expect(page.locator("#working")).to_be_hidden()
-    assert (_seen(page) == from_file).all()
+    assert (seen(page) == from_file).all()
 
 
-def test_broken_models_are_refused(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
-    page = opened(browser)
+def test_broken_models_are_refused(photo_page: Page, tmp_path: Path) -> None:
+    page = photo_page
 
     def refused(name: str, message: str, buffer: bytes | None = None, **change: Any) -> None:
         document, whole = _plate()
@@ -210,16 +186,16 @@ def test_broken_models_are_refused(
     refused("old", "it is not glTF 2.0", asset={"version": "1.0"})
 
 
-def test_a_picture_bomb_and_other_files_are_refused(
-    opened: Callable[..., Page], browser: Browser, tmp_path: Path
-) -> None:
+def test_a_picture_bomb_and_other_files_are_refused(photo_page: Page, tmp_path: Path) -> None:
     folder = _own(tmp_path / "bomb", PATCH.format(file="patch.png", size=1))
     header = bytearray((folder / "patch.png").read_bytes())
     header[16:24] = (60_000).to_bytes(4, "big") * 2
     (folder / "patch.png").write_bytes(header)
-    page = opened(browser)
+    page = photo_page
     page.set_input_files("#own-folder", folder)
     expect(page.locator("#problem")).to_contain_text("60000 x 60000 pixels are too many")
+    page.set_input_files("#file", folder / "patch.png")
+    expect(page.locator("#problem")).to_contain_text("pixels; at most 220 million are opened")
     noise = {"name": "noise.zip", "mimeType": "application/zip", "buffer": os.urandom(4000)}
     page.set_input_files("#own-zip", noise)
     expect(page.locator("#problem")).to_contain_text("it is no .zip")
@@ -227,29 +203,30 @@ def test_a_picture_bomb_and_other_files_are_refused(
     expect(page.locator("#problem")).to_contain_text("no picture from noise.jpg")
     page.set_input_files("#file", {**noise, "name": "noise.mp4", "mimeType": "video/mp4"})
     expect(page.locator("#problem")).to_contain_text("no video from noise.mp4")
+    page.set_input_files("#file", {**noise, "name": "noise.txt", "mimeType": "text/plain"})
+    expect(page.locator("#problem")).to_contain_text("opens no photo or video from noise.txt. Use")
+    page.set_input_files("#file", {**noise, "name": "none.jpg", "buffer": b""})
+    expect(page.locator("#problem")).to_contain_text("There is nothing in none.jpg")
+    expect(page.locator("#stage")).to_have_attribute("data-state", "photo")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_it_fits_and_goes_by_keyboard(
-    opened: Callable[..., Page],
-    browser: Browser,
-    size: dict[str, int],
-    scheme: str,
-    tmp_path: Path,
-) -> None:
-    page = opened(browser, viewport=size, color_scheme=scheme)
-    _open_photo(page)
-    page.locator('input[name=filter][value=""]').focus()
+def test_it_fits_and_goes_by_keyboard(photo_page: Page, tmp_path: Path) -> None:
+    page = photo_page
+    page.locator('input[name=filter][value="big-eyes"]').focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator('input[value="background-blur"]')).to_be_checked()
-    expect(page.locator("#about")).to_contain_text("People stay sharp")
+    expect(page.locator('input[value="butterfly"]')).to_be_checked()
+    expect(page.locator("#about")).to_contain_text("wings")
     expect(page.locator("#working")).to_be_hidden()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for control in page.locator(".actions > .button:visible").all():
-        box = control.bounding_box()
-        assert box is not None
-        assert box["height"] >= 44
-    shot = tmp_path / "page.png"
-    page.screenshot(path=shot, full_page=True)
-    assert shot.stat().st_size > 20_000
+    for size in (PHONE, TABLET, DESK):
+        page.set_viewport_size(size)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            for control in page.locator(".actions > .button:visible").all():
+                box = control.bounding_box()
+                assert box is not None
+                assert box["height"] >= 44
+        shot = tmp_path / "page.png"
+        page.screenshot(path=shot)
+        assert shot.stat().st_size > 20_000
+    page.set_viewport_size(DESK)

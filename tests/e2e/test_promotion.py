@@ -13,6 +13,8 @@ import pytest
 from retinue.models.registry import Entry, Registry
 from retinue.testing.versions import NAME, derive, install
 
+from .. import forked
+
 KILLS = 60
 # Moves prod between two versions without end; says when it begins.
 MOVING = """
@@ -105,8 +107,7 @@ def python(program: str, *words: object) -> subprocess.Popen[str]:
 
 
 def models(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "retinue", "models", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = forked.run("models", *words)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done

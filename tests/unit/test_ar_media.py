@@ -318,11 +318,15 @@ def test_a_camera_until_it_is_unplugged(tmp_path: Path) -> None:
     assert len(times(out)) == seen
 
 
-def test_cameras_that_are_not_there() -> None:
+def test_cameras_that_are_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputNotFound, match="camera 3"):
         CameraSource(3, capture=lambda _: Device(0, opened=False))
     with pytest.raises(Unavailable, match="gives no picture"):
         CameraSource(3, capture=lambda _: Device(0))
+    with pytest.raises(InputNotFound, match="no /dev/video63"):
+        CameraSource(63)
+    said = capfd.readouterr()
+    assert said.out == said.err == ""
     with pytest.raises(InputNotFound, match="v4l2loopback"):
         VirtualCamera(64, 48, "/dev/null")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,14 @@ def test_a_stream_gives_each_frame_to_all_takers_until_one_has_enough(scene: Sce
     (face,) = lines[0]["faces"]
     assert set(face) == {"id", "score", "landmarks", "pose", "triggers"}
     assert set(face["pose"]) == {"yaw", "pitch", "roll"} and len(face["landmarks"]) == 468
+
+
+def test_a_paced_stream_gives_no_frame_before_its_time(scene: Scene) -> None:
+    frames = [Frame(number, 5 + number / 20, scene.frame(0)) for number in range(3)]
+    begin = time.monotonic()
+    with session(scene) as opened:
+        assert len(list(stream(frames, opened, [], paced=True))) == 3
+    assert time.monotonic() - begin >= 0.1
 
 
 def test_a_filter_being_edited_is_read_again(scene: Scene, tmp_path: Path) -> None:

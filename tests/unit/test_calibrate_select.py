@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import cv2
 import numpy as np
 import pytest
 
 from retinue.calibrate.samples import Sample, Samples
-from retinue.calibrate.select import split
+from retinue.calibrate.select import Split, split
 from retinue.core.errors import CorruptMedia, InputError, InvalidRequest
 from retinue.core.settings import Limits
 from retinue.media.encode import encode_jpeg, encode_png
@@ -34,8 +34,14 @@ def names(chosen: tuple[Sample, ...]) -> set[str]:
     return {sample.name for sample in chosen}
 
 
+@cache
+def usual() -> Split:
+    """All of them, of which 40 calibrate."""
+    return split(samples(), calibration=40, limits=LIMITS)
+
+
 def test_the_parts_are_the_whole_and_disjoint() -> None:
-    parts = split(samples(), calibration=40, limits=LIMITS)
+    parts = usual()
     assert len(parts.calibration) == 40
     assert len(parts.held_out) == 100
     assert len(parts.spare) == 60
@@ -52,7 +58,7 @@ def test_at_most_half_calibrates() -> None:
 
 
 def test_the_order_of_files_does_not_matter_but_the_seed_does() -> None:
-    once = split(samples(), calibration=40, limits=LIMITS)
+    once = usual()
     turned = Samples(samples().items[::-1], "", "")
     again = split(turned, calibration=40, limits=LIMITS)
     assert again.digest == once.digest
@@ -65,7 +71,7 @@ def test_the_order_of_files_does_not_matter_but_the_seed_does() -> None:
 
 def test_the_names_of_files_do_not_matter() -> None:
     renamed = [sample(f"x{999 - i}", content) for i, content in enumerate(FILES)]
-    once = split(samples(), calibration=40, limits=LIMITS)
+    once = usual()
     again = split(Samples(tuple(renamed), "", ""), calibration=40, limits=LIMITS)
     assert again.digest == once.digest
     assert {s.read() for s in again.held_out} == {s.read() for s in once.held_out}
@@ -84,7 +90,7 @@ def changed(kind: str, pixels: np.ndarray) -> bytes:
 @pytest.mark.parametrize("kind", ["equal", "jpeg", "scaled", "darker"])
 def test_what_looks_the_same_is_reduced_to_one(kind: str) -> None:
     copies = [sample(f"copy{p.name}", changed(kind, p.pixels)) for p in PICTURES[:30]]
-    parts = split(samples(*copies), calibration=40, limits=LIMITS)
+    parts = split(samples(*copies, number=80), calibration=40, limits=LIMITS)
     assert parts.duplicates == 30
     kept = names(parts.calibration) | names(parts.held_out) | names(parts.spare)
     for picture in PICTURES[:30]:
@@ -96,7 +102,7 @@ def test_plain_pictures_of_other_colours_differ() -> None:
         sample(f"{level}", encode_png(np.full((20, 20, 3), level, np.uint8)))
         for level in range(0, 256, 32)
     ]
-    assert split(samples(*plain), limits=LIMITS).duplicates == 0
+    assert split(samples(*plain, number=64), limits=LIMITS).duplicates == 0
 
 
 def unreadable(error: Exception) -> Callable[[], bytes]:

@@ -1,6 +1,7 @@
 """FAISS beyond the contract: when it trains, what re-scoring gives, crashes and full disks."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -116,35 +117,55 @@ def test_a_body_that_faiss_cannot_read_is_corrupt(tmp_path: Path, monkeypatch: p
         FaissIndex.load(path)
 
 
-CHILD = """
-import json, sys
+# Each child is a process of its own, forked once what all import is imported.
+PARENT = """
+import json, os, sys
 from pathlib import Path
 import numpy as np
 from retinue.index.faiss import FaissIndex
-random = np.random.default_rng(1)
-vectors = random.normal(size=(3000, 64)).astype(np.float32)
-vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-index = FaissIndex(64, flat_up_to=500)
-for count in range(1000, 3000):
-    index.add(np.arange(len(index), count), vectors[len(index):count])
-    index.save(Path(sys.argv[1]))
-    print(json.dumps(count), flush=True)
+
+def work(path):
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(3000, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = FaissIndex(64, flat_up_to=500)
+    for count in range(1000, 3000):
+        index.add(np.arange(len(index), count), vectors[len(index):count])
+        index.save(path)
+        print(json.dumps(count), flush=True)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        work(Path(sys.argv[1]))
+        os._exit(0)
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
 def test_killed_while_saving_the_old_or_the_new_index_is_there(tmp_path: Path):
     path = tmp_path / "index"
-    for number in range(8):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, path], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        saved = json.loads(child.stdout.readline())
-        time.sleep(0.013 * number)
-        child.send_signal(signal.SIGKILL)
-        rest = child.communicate()[0].split()
-        saved = max([saved, *map(int, rest)])
-        assert saved <= len(FaissIndex.load(path)) <= saved + 1
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        for number in range(8):
+            parent.stdin.write("go\n")
+            parent.stdin.flush()
+            child = int(parent.stdout.readline())
+            saved = json.loads(parent.stdout.readline())
+            time.sleep(0.013 * number)
+            os.kill(child, signal.SIGKILL)
+            while (line := parent.stdout.readline()) != "ended\n":
+                saved = max(saved, int(line))
+            assert saved <= len(FaissIndex.load(path)) <= saved + 1
+        parent.stdin.close()
 
 
 FULL = """

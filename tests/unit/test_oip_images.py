@@ -18,7 +18,13 @@ from retinue.host.oip.tensors import datatype, objects
 from retinue.testing.host import FakeHost
 from retinue.testing.pipelines import FAKE_CLASSES, FakeServed
 
-MODELS = (FakeServed("fake"), FakeServed("sorter", "classify"), FakeServed("vectors", "embed"))
+MODELS = (
+    FakeServed("fake"),
+    FakeServed("sorter", "classify"),
+    FakeServed("vectors", "embed"),
+    FakeServed("points", "landmarks"),
+    FakeServed("people", "segment"),
+)
 
 
 def ask(model: str, *files: bytes, host: FakeHost | None = None, **more: Any) -> Response:
@@ -63,6 +69,18 @@ def test_classes_and_their_labels() -> None:
 
 def test_vectors() -> None:
     assert ask("vectors", b"xxx").outputs["embedding"].tolist() == [[3, 3, 3, 3]]
+
+
+def test_landmarks() -> None:
+    outputs = ask("points", b"x", b"xxx").outputs
+    assert outputs["landmarks"].tolist() == [[[1.0] * 3] * 2, [[3.0] * 3] * 2]
+    assert outputs["score"].tolist() == [[0.5], [0.5]]
+
+
+def test_masks_of_several_sizes() -> None:
+    outputs = ask("people", b"x", b"xxx").outputs
+    assert outputs["mask_size"].tolist() == [[2, 2], [4, 2]]
+    assert outputs["mask"][:, :, 0].tolist() == [[255, 255, 0, 0], [255] * 4]
 
 
 def test_each_image_is_a_record_also_beside_one_that_fails() -> None:

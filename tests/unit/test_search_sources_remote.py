@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import importlib
 import socket
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,21 @@ from retinue.core.errors import (
     UnsupportedMedia,
 )
 from retinue.core.settings import Limits
+from retinue.models.sources.transfer import ssl_context
 
 JPEG = b"\xff\xd8\xff\xe0" + b"a photo" * 10
 LIMITS = Limits(max_bytes=1000)
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """What every source of the web makes anew, which takes long."""
+    return ssl_context()
+
+
+@pytest.fixture(autouse=True)
+def one_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "ssl_context", trusted)
 
 
 class Handler(BaseHTTPRequestHandler):

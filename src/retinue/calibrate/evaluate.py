@@ -238,7 +238,8 @@ def _choose(metric: str, samples: Sequence[Sample], card: Card) -> Metric:
     of_task = METRICS.get(card.task)
     if of_task is None:
         raise InvalidRequest(
-            f"model {card.name} is for {card.task} and takes no pictures; compare others"
+            f"model {card.name} is for {card.task}, which has no metric here; models that "
+            f"{', '.join(METRICS)} can be compared and quantised"
         )
     possible = [m for m in of_task if any(_fits(sample, m) for sample in samples)]
     if not metric:

@@ -28,9 +28,7 @@ from retinue.models.registry import Registry, split_ref
 from retinue.monitor.metrics import MetricsObserver
 from retinue.pipeline.deployment import Handle
 from retinue.pipeline.observers import ObserverHub
-from retinue.store.blobs import open_blobs
 from retinue.store.interface import RecordStore
-from retinue.store.records import open_records
 from retinue.store.writer import RecordWriter
 
 log = logging.getLogger("retinue")
@@ -192,6 +190,10 @@ class HostServices:
             self._following = asyncio.create_task(self._served.follow())
 
     def _open_writer(self) -> RecordWriter:
+        # Here, since a command that keeps no records does without the database's library.
+        from retinue.store.blobs import open_blobs
+        from retinue.store.records import open_records
+
         settings = self.settings
         records = open_records(settings.records_url)
         try:

@@ -92,7 +92,8 @@ class _Quiet:
 
 
 _logging = cv2.utils.logging
-_quiet = _Quiet()
+quiet = _Quiet()
+"""For ``with``: OpenCV says nothing on standard error meanwhile."""
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def _open(path: Path, limits: Limits) -> Iterator[tuple[cv2.VideoCapture, VideoI
     content = sniff(head)
     if content.kind != "video":
         raise UnsupportedMedia(f"{path} looks like {content.name}; {READ}")
-    with _quiet:
+    with quiet:
         # An absolute path: FFmpeg takes what is before a colon for a protocol.
         capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     try:
@@ -112,7 +113,7 @@ def _open(path: Path, limits: Limits) -> Iterator[tuple[cv2.VideoCapture, VideoI
             raise CorruptMedia(f"{message}: it is truncated, damaged or of an unknown codec")
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         info = _info(capture)
-        _check_pixels(path, info.width, info.height, limits)
+        check_pixels(path, info.width, info.height, limits)
         yield capture, info
     finally:
         capture.release()
@@ -128,7 +129,12 @@ def _info(capture: cv2.VideoCapture) -> VideoInfo:
     )
 
 
-def _check_pixels(path: Path, width: int, height: int, limits: Limits) -> None:
+def check_pixels(path: Path, width: int, height: int, limits: Limits) -> None:
+    """Refuse frames that are larger than the limit.
+
+    Raises:
+        TooManyPixels: they have more pixels than ``max_pixels``.
+    """
     if width * height > limits.max_pixels:
         size = f"{width:,} x {height:,} = {width * height:,} pixels"
         message = f"frames of {path} have {size}; the limit is {limits.max_pixels:,}"
@@ -168,12 +174,12 @@ def frames(path: Path, limits: Limits) -> Iterator[tuple[int, float, Image]]:
     with _open(path, limits) as (capture, info):
         index = 0
         while True:
-            with _quiet:
+            with quiet:
                 read, bgr = capture.read()
             if not read:
                 break
             height, width = bgr.shape[:2]
-            _check_pixels(path, width, height, limits)
+            check_pixels(path, width, height, limits)
             pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
             position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
             seconds = position if position > 0 or index == 0 else index / info.fps
@@ -211,7 +217,7 @@ class VideoWriter:
         self._path, self._size = path, (width, height)
         even = (width + width % 2, height + height % 2)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
-        with _quiet:
+        with quiet:
             name = str(path.absolute())
             self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, fps, even)
         if not self._writer.isOpened():

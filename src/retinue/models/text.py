@@ -2,7 +2,7 @@
 
 A text model is one ONNX file. Its inputs are "input_ids" and, where it needs it, "attention_mask",
 both (N, L) int64; its output is (N, D). Its metadata holds the tokenizer and how it is used (see
-`retinue.models.importers._towers`), so that the file's digest covers all that answers depend on.
+`retinue.models._text_file`), so that the file's digest covers all that answers depend on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,19 @@ from retinue.core.settings import Execution
 from retinue.core.types import Array
 from retinue.models._shelf import verify
 from retinue.models._text_cards import CARDS
-from retinue.models.card import Card, Family
-from retinue.models.importers._towers import (
+from retinue.models._text_file import (
     IDS,
     MASK,
     OPTIONS_KEY,
     TOKENIZER_KEY,
     TextOptions,
     parse_tokenizer,
-    read_onnx,
 )
+from retinue.models.card import Card, Family
 from retinue.models.registry import Entry
-from retinue.runtimes.onnxruntime import OnnxRuntime
+
+if TYPE_CHECKING:
+    from retinue.runtimes.onnxruntime import OnnxRuntime
 
 __all__ = ["MAX_CHARACTERS", "MODEL", "TextEncoder", "load_text"]
 
@@ -60,6 +61,10 @@ class TextEncoder:
             ModelCorrupt: it is no ONNX file, or its tokenizer is damaged.
             UnsupportedModel: it has no tokenizer, or other inputs or outputs than a text model.
         """
+        # Here, since the catalogue's cards are read without them.
+        from retinue.models.importers._towers import read_onnx
+        from retinue.runtimes.onnxruntime import OnnxRuntime
+
         self._card, self._version = entry.card, entry.version
         metadata = {pair.key: pair.value for pair in read_onnx(entry.path).metadata_props}
         if TOKENIZER_KEY not in metadata or OPTIONS_KEY not in metadata:

@@ -19,7 +19,7 @@ from retinue.core.errors import InvalidTensor, ModelRunFailed, RetinueError
 from retinue.core.types import Array, Embedding, Image, Outcome, Prepared, Tensors, TensorSpec
 from retinue.models.card import Card, Input, Output, Source
 
-Task: TypeAlias = Literal["detect", "classify", "embed"]
+Task: TypeAlias = Literal["detect", "classify", "embed", "landmarks", "segment"]
 
 FAKE_CLASSES = ("cat", "dog", "owl")
 """The classes of a fake classifier."""

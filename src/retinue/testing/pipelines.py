@@ -23,6 +23,8 @@ from retinue.core.types import (
     Detections,
     Embedding,
     Image,
+    Landmarks,
+    Mask,
     Outcome,
     Scores,
     Tensors,
@@ -71,7 +73,8 @@ class FakePipeline:
 
     Of a submitted file only the size counts: one of n bytes is answered with n % 4 detections of
     class 0, the i-th (from 1) with the box i, i, 10 i, 10 i and the score 1 / i; or with the score
-    1 for class n % 3; or with the embedding of four times n % 4. A file that starts with
+    1 for class n % 3; or with the embedding of four times n % 4; or with two landmarks at n % 4 and
+    the score 0.5; or with a mask of 1 + n % 4 rows and 2 columns of 255. A file that starts with
     ``b"bad"`` is `CorruptMedia`, one of no bytes `EmptyInput`.
 
     Attributes:
@@ -180,4 +183,8 @@ def _fake_value(task: str, size: int) -> Value:
         return Detections(boxes, np.reciprocal(ranks), np.zeros(count, np.int64))
     if task == "classify":
         return Scores(np.eye(len(FAKE_CLASSES), dtype=np.float32)[size % len(FAKE_CLASSES)])
+    if task == "landmarks":
+        return Landmarks(np.full((2, 3), count, np.float32), 0.5)
+    if task == "segment":
+        return Mask(np.full((1 + count, 2), 255, np.uint8), 2, 1 + count)
     return Embedding(np.full(4, count, np.float32))

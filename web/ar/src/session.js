@@ -75,13 +75,13 @@ class Networks {
 export class Session {
   /**
    * @param {HTMLCanvasElement} element @param {(path: string) => Promise<Response>} get
-   * @param {Settings} settings
+   * @param {Settings} settings @param {Networks} networks Of a session before it, if any.
    * @throws {Error} There is no WebGL 2.
    */
-  constructor(element, get, settings) {
+  constructor(element, get, settings, networks = new Networks(get)) {
     this.settings = settings;
     this.canvas = new Canvas(element);
-    this.networks = new Networks(get);
+    this.networks = networks;
     this.governor = new Governor();
     this.planes = new Planes();
     /** Whether this source's frames come so. */
@@ -193,6 +193,7 @@ export class Session {
     } else {
       canvas.take(picture, width, height);
     }
+    const taken = performance.now() - start;
     const camera = cameraOf(width, height, this.settings.fov);
     const quality = live ? this.governor.quality : this.governor.best;
     /** @type {import("./face/tracker.js").Face[]} */
@@ -203,7 +204,7 @@ export class Session {
       const iris = stage && needsIris(stage.spec) && quality.iris ? ready.iris : null;
       tracker.mesh = iris ?? /** @type {FaceMesh} */ (ready.mesh);
       faces = await tracker.update(canvas, seconds, camera);
-      times = { ...tracker.times };
+      times = { ...tracker.times, read: tracker.times.read + taken };
     }
     const drawing = performance.now();
     await stage?.apply(faces, camera, seconds, quality, ready.segmenter);
@@ -214,6 +215,11 @@ export class Session {
     if (live) this.governor.note(times.total);
     this.last = { faces, times };
     return this.last;
+  }
+
+  /** Whether what is worn shows on faces only. */
+  get needsFace() {
+    return this.stage?.spec.parts.some(({ kind }) => kind !== "background") ?? false;
   }
 
   /** Show the last frame again, for example mirrored. */

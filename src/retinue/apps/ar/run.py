@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -25,17 +26,34 @@ class Taker(Protocol):
 
 
 def stream(
-    frames: Iterable[Frame], session: Session, takers: Sequence[Taker], *, show_debug: bool = False
+    frames: Iterable[Frame],
+    session: Session,
+    takers: Sequence[Taker],
+    *,
+    show_debug: bool = False,
+    paced: bool = False,
 ) -> Iterator[tuple[Frame, Applied]]:
     """Apply a session to frames and give the results away, in order.
+
+    Args:
+        frames: A source, or some of its frames.
+        session: It draws on the frames themselves.
+        takers: What the results are given to.
+        show_debug: Whether landmarks, axes, measures and times are drawn too.
+        paced: Whether a frame is given no earlier than its time comes, as a player does.
 
     Yields:
         Each frame with what was made of it, after all takers have it.
     """
+    begin: float | None = None
     for frame in frames:
         done = session.apply(frame.pixels, frame.seconds, copy=False)
         if show_debug:
             debug.draw(done.pixels, done.faces, session.camera, done.timings_ms)
+        if begin is None:
+            begin = time.monotonic() - frame.seconds
+        if paced:
+            time.sleep(max(0.0, begin + frame.seconds - time.monotonic()))
         going = [taker.write(done.pixels, frame) for taker in takers]
         yield frame, done
         if not all(going):

@@ -9,6 +9,11 @@ Its one input is "image", BYTES [N, 1] or [N]; its outputs follow from the model
 - classify: ``scores`` FP32 [N, C] in [0, 1], and the best class as ``class_id`` INT64 [N, 1] and
   ``label`` BYTES [N, 1].
 - embed: ``embedding`` FP32 [N, D]. A classifier whose network has an output "embedding" has it too.
+- landmarks: ``landmarks`` FP32 [N, K, 3], x and y in pixels of the upright original, z in the same
+  unit; ``score`` FP32 [N, 1], the presence of the object that fills the image, in [0, 1].
+- segment: ``mask`` UINT8 [N, H, W], 255 where a place is wholly the object's, and ``mask_size``
+  INT32 [N, 2]: that many rows and columns from the top left corner cover the whole image, the rest
+  is 0. H and W are the largest of the request.
 """
 
 from __future__ import annotations
@@ -25,7 +30,17 @@ from retinue.apps.detect.answer import decide
 from retinue.core.errors import InvalidRequest, InvalidTensor, ModelRunFailed
 from retinue.core.protocols import Pipeline
 from retinue.core.record import Record
-from retinue.core.types import Array, Detections, Embedding, Outcome, Scores, Tensors, TensorSpec
+from retinue.core.types import (
+    Array,
+    Detections,
+    Embedding,
+    Landmarks,
+    Mask,
+    Outcome,
+    Scores,
+    Tensors,
+    TensorSpec,
+)
 from retinue.host.contract import Host
 from retinue.host.oip.served import InputTensor, Terms, checked
 from retinue.models.card import Card
@@ -44,6 +59,18 @@ _DETECTIONS = (
     TensorSpec("class_ids", "int64", (-1, -1)),
     TensorSpec("labels", "object", (-1, -1)),
 )
+_FIXED = {
+    "detect": _DETECTIONS,
+    "landmarks": (
+        TensorSpec("landmarks", "float32", (-1, -1, 3)),
+        TensorSpec("score", "float32", (-1, 1)),
+    ),
+    "segment": (
+        TensorSpec("mask", "uint8", (-1, -1, -1)),
+        TensorSpec("mask_size", "int32", (-1, 2)),
+    ),
+}
+"""Outputs by task, where they do not depend on the model."""
 
 
 class ImageModel:
@@ -66,8 +93,8 @@ class ImageModel:
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What the card's task gives."""
-        if self._card.task == "detect":
-            return _DETECTIONS
+        if self._card.task in _FIXED:
+            return _FIXED[self._card.task]
         given = self._embedding()
         if self._card.task == "embed":
             return (given or TensorSpec(_EMBEDDING, "float32", (-1, -1)),)
@@ -125,6 +152,10 @@ class ImageModel:
     def _tensors(self, outcomes: Sequence[Outcome]) -> Tensors:
         if self._card.task == "detect":
             return _detections([_value(o, Detections) for o in outcomes], self._card.classes)
+        if self._card.task == "landmarks":
+            return _landmarks([_value(o, Landmarks) for o in outcomes])
+        if self._card.task == "segment":
+            return _masks([_value(o, Mask).alpha for o in outcomes])
         if self._card.task == "embed":
             return {_EMBEDDING: np.stack([_value(o, Embedding).vector for o in outcomes])}
         scores = np.stack([_value(o, Scores).values for o in outcomes])
@@ -204,3 +235,18 @@ def _detections(found: Sequence[Detections], classes: Sequence[str]) -> Tensors:
         "class_ids": class_ids,
         "labels": _names(classes)[class_ids],
     }
+
+
+def _landmarks(found: Sequence[Landmarks]) -> Tensors:
+    return {
+        "landmarks": np.stack([one.points for one in found]).astype(np.float32),
+        "score": np.array([[one.score] for one in found], np.float32),
+    }
+
+
+def _masks(found: Sequence[Array]) -> Tensors:
+    sizes = np.array([alpha.shape for alpha in found], np.int32)
+    masks = np.zeros((len(found), *sizes.max(axis=0)), np.uint8)
+    for mask, alpha in zip(masks, found, strict=True):
+        mask[: alpha.shape[0], : alpha.shape[1]] = alpha
+    return {"mask": masks, "mask_size": sizes}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,39 +19,19 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from retinue.core.errors import ModelCorrupt, UnsupportedModel
+from retinue.models._text_file import (
+    IDS,
+    MASK,
+    OPTIONS_KEY,
+    TOKENIZER_KEY,
+    TextOptions,
+    parse_tokenizer,
+)
 from retinue.models.importers._build.finish import write
 
 EMBEDDING: Final = "embedding"
-IDS: Final = "input_ids"
-MASK: Final = "attention_mask"
-
-TOKENIZER_KEY: Final = "retinue.tokenizer"
-OPTIONS_KEY: Final = "retinue.text"
-"""Keys of an ONNX file's metadata: the tokenizer's JSON, and `TextOptions` as JSON."""
-
 _IDS_NAMES: Final = (IDS, "text", "tokens")
 _INTEGERS: Final = (TensorProto.INT32, TensorProto.INT64)
-
-
-@dataclass(frozen=True, slots=True)
-class TextOptions:
-    """How texts become token ids.
-
-    Attributes:
-        length: Most tokens of a text, with the special ones; 0 for no limit. The rest is cut off.
-        pad_id: What fills the rows of shorter texts.
-        pad_to_length: Whether every row is filled up to ``length``, or to the batch's longest.
-        lower: Whether texts are put in lower case first.
-        special: Whether the tokenizer adds its special tokens.
-        unknown_id: The token of what the vocabulary does not have; -1 for none.
-    """
-
-    length: int
-    pad_id: int
-    pad_to_length: bool = False
-    lower: bool = False
-    special: bool = True
-    unknown_id: int = -1
 
 
 def one_file(files: Mapping[str, Path], suffix: str) -> Path:
@@ -165,18 +145,6 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return parse_tokenizer(path.read_text("utf-8"))
     except (UnicodeDecodeError, ValueError) as error:
         raise ModelCorrupt(f"{path.name} is no tokenizer's JSON: {error}") from error
-
-
-def parse_tokenizer(text: str) -> Tokenizer:
-    """Return the tokenizer of a JSON text.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception for whatever is wrong
-        raise ValueError(str(error)) from error
 
 
 def _unknown(model: Mapping[str, Any]) -> int:

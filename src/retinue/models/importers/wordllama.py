@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from retinue.core.errors import ModelCorrupt, UnsupportedModel
+from retinue.models._text_file import IDS, MASK
 from retinue.models.importers._build.finish import write
 from retinue.models.importers._build.graph import IR_VERSION, OPSETS
 from retinue.models.importers._towers import (
     EMBEDDING,
-    IDS,
-    MASK,
     one_file,
     read_tokenizer,
     store_text,

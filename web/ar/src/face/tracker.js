@@ -27,7 +27,7 @@ export class Tracker {
   /** @type {Track[]} */
   tracks = [];
   cuts = new CutDetector();
-  times = { detect: 0, mesh: 0, pose: 0 };
+  times = { read: 0, detect: 0, mesh: 0, pose: 0 };
   ids = 0;
   /** @type {number | null} */
   seconds = null;
@@ -78,21 +78,23 @@ export class Tracker {
       this.#forget();
       gap = 0;
     }
+    const start = performance.now();
     const thumb = frame.thumb(CutDetector.SIDE);
+    const read = performance.now() - start;
     if (this.cuts.update(thumb)) {
       this.#forget();
       this.cuts.update(thumb);
     }
     this.seconds = seconds;
     this.size = size;
-    this.times = { detect: 0, mesh: 0, pose: 0 };
+    this.times = { read, detect: 0, mesh: 0, pose: 0 };
     if (gap > MAX_GAP_S) for (const track of this.tracks) track.lost = true;
     for (const track of this.tracks) if (!track.lost) await this.#look(track, frame, seconds);
     for (const track of doubles(this.tracks.filter((each) => !each.lost))) track.unsee();
     if (this.#mustDetect(seconds)) await this.#detect(frame, seconds);
-    const start = performance.now();
+    const found = performance.now();
     const faces = this.#answer(camera, seconds, gap);
-    this.times.pose += performance.now() - start;
+    this.times.pose += performance.now() - found;
     this.opening = false;
     return faces;
   }

@@ -196,6 +196,11 @@ export class Canvas {
     this.small = new Map();
   }
 
+  /** Whether the browser took the GPU away, which it mostly gives back soon. */
+  get isLost() {
+    return this.renderer.getContext().isContextLost();
+  }
+
   /** @param {number} width @param {number} height Of frames from now on. */
   resize(width, height) {
     if (width === this.width && height === this.height) return;

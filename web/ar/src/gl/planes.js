@@ -17,8 +17,9 @@ uniform bool paired;   // both colours are in the first plane
 uniform vec3 range;    // of light: black, and one over its span; one over colour's span
 uniform vec3 share;    // red's, green's and blue's of light
 uniform vec2 whole;    // the target's size
+uniform mat2 turn;     // from what is seen to how it was filmed
 void main() {
-  vec2 place = at / whole;
+  vec2 place = turn * (at / whole - 0.5) + 0.5;
   float y = (texture(light, place).r - range.x) * range.y;
   vec2 color = paired ? texture(first, place).rg
                       : vec2(texture(first, place).r, texture(second, place).r);
@@ -29,6 +30,18 @@ void main() {
   drawn = vec4(clamp(vec3(red, green, blue), 0.0, 1.0), 1.0);
 }`;
 
+/**
+ * @param {any} frame A VideoFrame.
+ * @returns {number[] | null} By columns, from a place in what is seen to one in the planes, both
+ *   from their middle; none where the browser does not tell how it was filmed.
+ */
+function orientation({ rotation, flip }) {
+  if (rotation === undefined) return null;
+  const [c, s] = [[1, 0], [0, 1], [-1, 0], [0, -1]][rotation / 90];
+  const across = flip ? -1 : 1;
+  return [across * c, across * -s, s, c];
+}
+
 export class Planes {
   constructor() {
     this.buffer = new Uint8Array();
@@ -37,7 +50,7 @@ export class Planes {
     this.layout = "";
     this.material = pass(BODY, {
       light: null, first: null, second: null, paired: false, range: new Vector3(),
-      share: new Vector3(), whole: [1, 1],
+      share: new Vector3(), whole: [1, 1], turn: [1, 0, 0, 1],
     });
   }
 
@@ -55,13 +68,18 @@ export class Planes {
     try {
       frame = new VideoFrame(video);
       const { format, visibleRect, colorSpace } = frame;
-      const upright = visibleRect?.width === video.videoWidth && visibleRect.height === video.videoHeight;
-      if (!visibleRect || !upright || (format !== "NV12" && format !== "I420")) return false;
+      const turned = orientation(frame);
+      if (!visibleRect || !turned || (format !== "NV12" && format !== "I420")) return false;
+      const { width, height } = visibleRect;
+      const seen = turned[0] ? [width, height] : [height, width];
+      // Pixels that are not square are left to the browser.
+      if (seen[0] !== video.videoWidth || seen[1] !== video.videoHeight) return false;
       const size = frame.allocationSize();
       if (this.buffer.length !== size) this.buffer = new Uint8Array(size);
       const places = await frame.copyTo(this.buffer);
-      this.#upload(format, visibleRect.width, visibleRect.height, places);
-      this.#colors(colorSpace, visibleRect.height);
+      this.#upload(format, width, height, places);
+      this.#colors(colorSpace, height);
+      this.material.uniforms.turn.value = turned;
       return true;
     } catch {
       // Kinds that a browser does not give out, and a video that begins anew just now.

@@ -1,5 +1,6 @@
 /** A .tflite network that is run by LiteRT in this page, on the CPU. */
 import { Environment, Tensor, loadAndCompile, loadLiteRt } from "@litertjs/core";
+import { Trouble } from "../trouble.js";
 import { NAMES, customOperator } from "./custom.js";
 import { cut } from "./tflite.js";
 import { setWasmUrl } from "./wasm-loader.js";
@@ -11,21 +12,36 @@ import { setWasmUrl } from "./wasm-loader.js";
  *   { compute: Compute, inputs: number[], outputs: number[] }} Step
  */
 
+// Without this it asks for a WebGPU device first, warns where there is none, and keeps it busy.
+const create = Environment.create;
+Environment.create = () => create({ webGpuDevice: null });
+
 /** @type {Promise<unknown> | null} */
 let started = null;
 
 /**
- * Load LiteRT; once.
+ * Load LiteRT; once, and again where that failed.
  *
  * @param {string} url Of its .wasm file.
+ * @throws {Trouble}
  */
 export async function startLiteRt(url) {
+  if (typeof WebAssembly === "undefined") {
+    throw new Trouble(
+      "This browser runs no WebAssembly, which finds the faces. Allow it in the browser's settings, or use another browser.",
+    );
+  }
   setWasmUrl(url);
-  // Without this it asks for a WebGPU device first, warns where there is none, and keeps it busy.
-  const create = Environment.create;
-  Environment.create = () => create({ webGpuDevice: null });
   started ??= loadLiteRt(url.replace(/\.wasm$/, ".js"));
-  await started;
+  try {
+    await started;
+  } catch (cause) {
+    started = null;
+    throw new Trouble(
+      `What finds the faces (${url}) cannot be loaded. See that the server runs and Retinue is installed whole, then try again.`,
+      { cause },
+    );
+  }
 }
 
 export class Network {

@@ -18,38 +18,55 @@ export class Loop {
     this.running = false;
     /** Frames are drawn one at a time. @type {Promise<void>} */
     this.queue = Promise.resolve();
+    /** So are sources opened and closed. @type {Promise<void>} */
+    this.changes = Promise.resolve();
     this.turn = 0;
   }
 
   /** @param {Source} source Which takes the place of the last one. */
-  async open(source) {
-    await this.close();
-    this.session.reset();
-    this.source = source;
-    await this.once();
+  open(source) {
+    return this.#change(async () => {
+      this.session.reset();
+      this.source = source;
+      await this.once();
+    });
   }
 
-  async close() {
-    this.pause();
-    await this.queue;
-    this.source?.close();
-    this.source = null;
+  close() {
+    return this.#change(async () => undefined);
+  }
+
+  /** @param {() => Promise<void>} then After the last source was closed. */
+  #change(then) {
+    this.changes = this.changes.then(async () => {
+      this.pause();
+      await this.queue;
+      this.source?.close();
+      this.source = null;
+      await then();
+    });
+    return this.changes;
+  }
+
+  /** @returns {HTMLVideoElement | null} A file's, which may be paused. */
+  get video() {
+    const { source } = this;
+    return source?.kind === "video" ? /** @type {HTMLVideoElement} */ (source.picture) : null;
   }
 
   async play() {
     const { source } = this;
     if (!source || source.kind === "photo" || this.running) return;
     this.running = true;
-    const video = /** @type {HTMLVideoElement} */ (source.picture);
-    if (source.kind === "video") await video.play();
-    this.#next(video, ++this.turn);
+    const turn = ++this.turn;
+    await this.video?.play();
+    this.#next(/** @type {HTMLVideoElement} */ (source.picture), turn);
   }
 
   pause() {
     this.running = false;
     this.turn += 1;
-    const { source } = this;
-    if (source && source.kind === "video") /** @type {HTMLVideoElement} */ (source.picture).pause();
+    this.video?.pause();
   }
 
   /** @param {HTMLVideoElement} video @param {number} turn */
@@ -70,7 +87,7 @@ export class Loop {
 
   async #draw() {
     const { source, session } = this;
-    if (!source || !source.width) return;
+    if (!source || !source.width || session.canvas.isLost) return;
     const { kind, picture, width, height } = source;
     let seconds = performance.now() / 1000;
     if (kind === "video") seconds = /** @type {HTMLVideoElement} */ (picture).currentTime;

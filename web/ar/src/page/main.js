@@ -1,41 +1,49 @@
 /** The page: a filter, a source, what is seen, and what may be done with it. */
-import { $, ApiError, el, getJson, hideProblem, request, showProblem } from "retinue-console";
-import { filesDropped, filesGiven, filesOfServer } from "../filter/files.js";
+import { $, ApiError, el, hideProblem, request, showProblem } from "retinue-console";
+import { filesDropped } from "../filter/files.js";
 import { Invalid } from "../filter/schema.js";
-import { FILE, readSpec } from "../filter/spec.js";
 import { cameraOf } from "../face/camera.js";
 import { solve } from "../face/pose.js";
 import { Session } from "../session.js";
+import { Trouble } from "../trouble.js";
+import { Choices } from "./choices.js";
 import { Loop } from "./loop.js";
 import { Recorder, save, stamp } from "./recorder.js";
-import { Trouble, cameras, openCamera, openFile } from "./sources.js";
+import { cameras, openCamera, openFile } from "./sources.js";
 
-const STAGES = { detect: "Detect", mesh: "Mesh", pose: "Pose", draw: "Draw", total: "Frame" };
-const OWN = "own:";
+const STAGES = ["read", "detect", "mesh", "pose", "draw", "total"];
 const TOLD_EVERY_MS = 400;
-
-/** @typedef {{ name: string, title: string, summary: string, files: string[] }} Row */
+const MISSED_MS = 1500;
+/** That a recorder gets for the last frame. */
+const LAST_FRAME_MS = 250;
 
 /** @type {Session} */
 let session;
 /** @type {Loop} */
 let loop;
 const recorder = new Recorder();
+const choices = new Choices(wear, tried, busy);
 /** What was measured since it was last told. */
 const measured = { told: 0, frames: 0, sums: /** @type {Record<string, number>} */ ({}) };
-let wearing = 0;
+/** When a face was last seen. */
+let seenAt = 0;
+let opening = 0;
+/** Whether it goes on by itself once the page is seen again. */
+let goesOn = false;
 
 /** @param {unknown} error */
 function tell(error) {
+  const problem = $("problem");
   if (error instanceof Invalid) {
     const message = `The filter cannot be used: ${error.message}`;
-    showProblem($("problem"), new ApiError("filter_invalid", message));
+    showProblem(problem, new ApiError("filter_invalid", message));
   } else if (error instanceof Trouble) {
-    showProblem($("problem"), new ApiError("", error.message));
+    showProblem(problem, new ApiError("", error.message));
   } else {
-    showProblem($("problem"), error);
+    showProblem(problem, error);
     if (!(error instanceof ApiError)) console.error(error);
   }
+  problem.scrollIntoView({ block: "nearest" });
 }
 
 /** @template T @param {() => Promise<T>} action @returns {Promise<T | null>} None where it failed. */
@@ -56,111 +64,61 @@ function busy(text) {
   $("stage").setAttribute("aria-busy", String(Boolean(text)));
 }
 
-// -- filters -------------------------------------------------------------------------------
-
-/** @param {string} value @param {string} title @param {HTMLElement} picture @param {string} about */
-function choice(value, title, picture, about) {
-  const input = el("input", { type: "radio", name: "filter", value, class: "visually-hidden" });
-  input.addEventListener("change", () => {
-    input.parentElement.scrollIntoView({ block: "nearest", inline: "center" });
-    chosen(value);
-  });
-  const label = el("label", { class: "choice", title: about }, input, picture,
-    el("span", { class: "choice-title" }, title));
-  $("filters").append(label);
-  return input;
-}
-
-/** @param {string} name @returns {HTMLImageElement} */
-function preview(name) {
-  const image = el("img", { alt: "", width: 96, height: 96 });
-  request(`/v1/ar/filters/${encodeURIComponent(name)}/preview.png`)
-    .then(async (answer) => {
-      image.src = URL.createObjectURL(await answer.blob());
-    })
-    // A filter without a picture of itself is shown by its name.
-    .catch(() => image.classList.add("bare"));
-  return image;
-}
-
-/** @type {Map<string, import("../filter/files.js").Files>} */
-const own = new Map();
-
-/** @param {string} value Of the filter's radio button. */
-async function chosen(value) {
-  const turn = ++wearing;
-  await tried(async () => {
-    busy(value ? "Loading the filter…" : "");
-    const files = own.get(value) ?? (value && filesOfServer(request, `/v1/ar/filters/${value}`));
-    const spec = files ? readSpec(new TextDecoder().decode(await files.read(FILE))) : null;
-    if (turn !== wearing) return;
-    await session.wear(spec, files || null);
-    $("about").textContent = spec ? spec.summary || spec.title : "Nothing is drawn.";
-    if (!loop.running) await loop.once();
-  });
-  if (turn === wearing) busy("");
-}
-
-/** @param {{ path: string, file: File }[]} given */
-async function addOwn(given) {
-  await tried(async () => {
-    const files = await filesGiven(given);
-    const spec = readSpec(new TextDecoder().decode(await files.read(FILE)));
-    const value = OWN + spec.name;
-    own.set(value, files);
-    /** @type {HTMLInputElement | null} */
-    const known = document.querySelector(`input[name="filter"][value="${CSS.escape(value)}"]`);
-    const picture = () => el("span", { class: "own" }, "yours");
-    (known ?? choice(value, spec.title, picture(), spec.summary)).checked = true;
-    await chosen(value);
-  });
-}
-
-async function listFilters() {
-  const settings = await getJson("/v1/ar/filters");
-  choice("", "None", el("span", { class: "own" }, "off"), "Nothing is drawn").checked = true;
-  for (const { name, title, summary } of /** @type {Row[]} */ (settings.filters)) {
-    choice(name, title, preview(name), summary);
-  }
-  return settings;
+/**
+ * @param {import("../filter/spec.js").Spec | null} spec
+ * @param {import("../filter/files.js").Files | null} files
+ */
+async function wear(spec, files) {
+  await session.wear(spec, files);
+  if (!loop.running) await loop.once();
 }
 
 // -- sources -------------------------------------------------------------------------------
 
 /** @param {() => Promise<import("./sources.js").Source>} open @param {string} words */
 async function use(open, words) {
+  const turn = ++opening;
   await stopRecording();
   busy(words);
   await tried(async () => {
-    const source = await open();
     try {
-      busy("Loading the networks…");
-      await session.start();
+      const source = await open();
+      try {
+        if (turn === opening) busy("Loading the networks…");
+        await session.start();
+      } catch (error) {
+        source.close();
+        throw error;
+      }
+      // Another one was asked for meanwhile.
+      if (turn !== opening) return source.close();
+      goesOn = false;
+      seenAt = performance.now();
+      setMirror(source.isMirrored);
+      // Frames have a size before the canvas is seen.
+      $("stage").dataset.state = source.kind;
+      await loop.open(source);
+      await loop.play();
     } catch (error) {
-      source.close();
-      throw error;
+      if (turn === opening) throw error;
     }
-    setMirror(source.kind === "camera");
-    // Frames have a size before the canvas is seen.
-    $("stage").dataset.state = source.kind;
-    await loop.open(source);
-    await loop.play();
   });
+  if (turn !== opening) return;
   busy("");
   showState();
 }
 
-const useCamera = () => use(() => openCamera($("cameras").value, unplugged), "Starting the camera…");
+const useCamera = () => use(() => openCamera($("cameras").value, ended), "Starting the camera…");
 
 /** @param {File} file */
-const useFile = (file) => use(() => openFile(file), "Opening the file…");
+const useFile = (file) => use(() => openFile(file, ended), "Opening the file…");
 
-async function unplugged() {
-  if (loop.source?.kind !== "camera") return;
+/** @param {unknown} error Why the source gives no more frames. */
+async function ended(error) {
   await stopRecording();
   await loop.close();
   showState();
-  tell(new Trouble("The camera was unplugged. Connect it and start it again."));
+  tell(error);
 }
 
 async function listCameras() {
@@ -182,6 +140,7 @@ function setMirror(on) {
 
 function showState() {
   const { source, running } = loop;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   $("stage").dataset.state = source?.kind ?? "empty";
   $("empty").hidden = Boolean(source);
   $("canvas").hidden = !source;
@@ -189,9 +148,16 @@ function showState() {
   $("stop").hidden = !moving;
   $("stop").textContent = source?.kind === "camera" ? "Stop camera" : running ? "Pause" : "Play";
   $("camera").hidden = source?.kind === "camera";
+  $("camera").classList.toggle("quiet", moving);
   for (const id of ["mirror", "picture"]) $(id).disabled = !source;
-  $("record").disabled = !running || !Recorder.possible;
+  $("record").disabled = !moving || !Recorder.possible;
   $("record").hidden = source?.kind === "photo";
+  $("record").textContent = recorder.active ? "Stop and save" : "Record";
+  $("record").classList.toggle("recording", recorder.active);
+  $("recorded").hidden = !recorder.active;
+  if (!source) $("hint").hidden = true;
+  // Who works by keyboard stays where they are.
+  if (focused?.hidden) $(moving ? "stop" : "camera").focus({ preventScroll: true });
   if (source?.kind === "camera") listCameras();
 }
 
@@ -203,18 +169,22 @@ function onDrawn({ faces, times }) {
   }
   const now = performance.now();
   const still = !loop.running;
+  if (faces.length) seenAt = now;
   if (!still && now - measured.told < TOLD_EVERY_MS) return;
-  for (const name of Object.keys(STAGES)) {
+  for (const name of STAGES) {
     const value = (measured.sums[name] ?? 0) / measured.frames;
     $(`time-${name}`).textContent = `${value.toFixed(1)} ms`;
   }
   const rate = (1000 * measured.frames) / (now - measured.told);
   $("rate").textContent = still ? "" : `${rate.toFixed(0)} fps`;
   const { width, height } = session.canvas;
-  $("seen").textContent = [
-    faces.length === 1 ? "1 face" : `${faces.length || "No"} faces`,
-    `${width} × ${height}`,
-  ].join(", ");
+  const count = faces.length === 1 ? "1 face" : `${faces.length || "No"} faces`;
+  $("seen").textContent = `${count}, ${width} × ${height}`;
+  const missed = still ? !faces.length : now - seenAt > MISSED_MS;
+  $("hint").hidden = !(missed && session.needsFace);
+  const seconds = Math.floor(recorder.seconds);
+  const two = String(seconds % 60).padStart(2, "0");
+  $("recorded").textContent = `${Math.floor(seconds / 60)}:${two}`;
   Object.assign(measured, { told: now, frames: 0, sums: {} });
 }
 
@@ -223,27 +193,60 @@ function onDrawn({ faces, times }) {
 async function stopRecording() {
   if (!recorder.active) return;
   const made = await recorder.stop();
-  $("record").setAttribute("aria-pressed", "false");
-  $("record").textContent = "Record";
+  if (loop.video) loop.video.loop = true;
+  showState();
   if (made) save(made.blob, `retinue-${stamp()}.${made.suffix}`);
+  else tell(new Trouble("Nothing was recorded: no frame was drawn in time. Record for longer."));
 }
 
 async function record() {
   if (recorder.active) return stopRecording();
-  const { source } = loop;
-  const video = source?.kind === "video" ? /** @type {HTMLVideoElement} */ (source.picture) : null;
-  recorder.start(session.canvas.renderer.domElement, video);
-  $("record").setAttribute("aria-pressed", "true");
-  $("record").textContent = "Stop and save";
+  const { video } = loop;
+  // A file is recorded from its beginning to its end.
+  if (video) await fromStart(video);
+  recorder.start(session.canvas.renderer.domElement, video, async () => {
+    await stopRecording();
+    tell(new Trouble("The browser could not go on recording; what there was is saved."));
+  });
+  if (video) {
+    // Also where drawing is slow, its first frame and its last are in it.
+    await loop.once();
+    await loop.play();
+  }
+  showState();
+}
+
+/** @param {HTMLVideoElement} video Which stops at its end, this time. */
+async function fromStart(video) {
+  loop.pause();
+  video.loop = false;
+  const there = new Promise((resolve) => video.addEventListener("seeked", resolve, { once: true }));
+  video.currentTime = 0;
+  await there;
+  video.addEventListener("ended", recordedAll, { once: true });
+}
+
+async function recordedAll() {
+  loop.pause();
+  await loop.once();
+  await new Promise((resolve) => setTimeout(resolve, LAST_FRAME_MS));
+  await stopRecording();
+  showState();
 }
 
 async function stop() {
   const { source } = loop;
+  goesOn = false;
   if (source?.kind === "camera") {
     await stopRecording();
     await loop.close();
-  } else if (loop.running) loop.pause();
-  else await loop.play();
+  } else if (loop.running) {
+    recorder.pause();
+    loop.pause();
+  } else {
+    recorder.resume();
+    await loop.play();
+  }
   showState();
 }
 
@@ -271,23 +274,60 @@ function listen() {
       const files = [...$(id).files];
       $(id).value = "";
       if (!files.length) return;
-      addOwn(files.map((file) => ({ path: file.webkitRelativePath || file.name, file })));
+      choices.addOwn(files.map((file) => ({ path: file.webkitRelativePath || file.name, file })));
     });
   }
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden && loop.source?.kind === "video" && !recorder.active) {
-      loop.pause();
-      showState();
-    }
-  });
+  listenToSight();
   listenToDrops();
+}
+
+/** What comes between: the page out of sight. */
+function listenToSight() {
+  document.addEventListener("visibilitychange", async () => {
+    if (document.hidden) {
+      recorder.pause();
+      goesOn = loop.running && loop.video !== null;
+      if (goesOn) loop.pause();
+    } else {
+      if (goesOn) await loop.play();
+      if (loop.running) recorder.resume();
+      goesOn = false;
+    }
+    showState();
+  });
+}
+
+/** A canvas whose GPU was taken away is thrown away: another one, with all on it anew. */
+async function drawElsewhere() {
+  goesOn = loop.running;
+  loop.pause();
+  await stopRecording();
+  await loop.queue;
+  const { mirrored, networks, settings } = session;
+  const canvas = /** @type {HTMLCanvasElement} */ ($("canvas").cloneNode());
+  $("canvas").replaceWith(canvas);
+  canvas.addEventListener("webglcontextlost", drawElsewhere, { once: true });
+  try {
+    session = new Session(canvas, request, settings, networks);
+  } catch {
+    tell(new Trouble("The graphics driver stopped and does not come back. Load this page again."));
+    return;
+  }
+  loop.session = session;
+  session.mirrored = mirrored;
+  show();
+  if (loop.source) await session.start();
+  await choices.again();
+  if (goesOn) await loop.play();
+  goesOn = false;
+  showState();
 }
 
 function listenToDrops() {
   const stage = $("stage");
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
-    stage.toggleAttribute("data-over", true);
+    stage.toggleAttribute("data-over", Boolean(event.dataTransfer?.types.includes("Files")));
   });
   document.addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) stage.removeAttribute("data-over");
@@ -298,30 +338,37 @@ function listenToDrops() {
     const given = event.dataTransfer ? await filesDropped(event.dataTransfer) : [];
     const [first] = given;
     if (!first) return;
-    const media = /^(image|video)\//.test(first.file.type);
-    if (given.length === 1 && media) await useFile(first.file);
-    else await addOwn(given);
+    const filter = given.length > 1 || first.path.includes("/") || /\.(zip|toml)$/i.test(first.path);
+    if (filter) await choices.addOwn(given);
+    else await useFile(first.file);
   });
 }
 
+/** For people who try things in the browser's console, and for tests. */
+function show() {
+  Object.assign(window, { retinueAr: { session, loop, solve, cameraOf } });
+}
+
 async function begin() {
-  const settings = await tried(listFilters);
+  const settings = await tried(() => choices.list());
   if (!settings) return;
   try {
     session = new Session($("canvas"), request, settings);
   } catch {
-    tell(new Trouble("This browser has no WebGL 2, which filters are drawn with. Use another one."));
+    tell(new Trouble("This browser has no WebGL 2, which filters are drawn with. Turn on hardware acceleration in its settings, use another browser, or the command retinue ar apply."));
     return;
   }
+  $("canvas").addEventListener("webglcontextlost", drawElsewhere, { once: true });
   loop = new Loop(session, onDrawn, (error) => {
     tell(error);
     showState();
   });
   listen();
   showState();
+  $("no-gpu").hidden = !session.canvas.isSlow;
+  $("controls").disabled = $("choosing").disabled = false;
   $("ar").dataset.ready = "";
-  // For people who try things in the browser's console, and for tests.
-  Object.assign(window, { retinueAr: { session, loop, solve, cameraOf } });
+  show();
 }
 
 begin();

@@ -26,6 +26,9 @@ export class Recorder {
   #recorder = null;
   /** @type {Blob[]} */
   #parts = [];
+  /** Milliseconds, until it was last begun or gone on with; and when that was. */
+  #before = 0;
+  #since = 0;
 
   /** Whether this browser can record at all. */
   static get possible() {
@@ -40,8 +43,17 @@ export class Recorder {
     return this.#recorder !== null;
   }
 
-  /** @param {HTMLCanvasElement} canvas @param {HTMLVideoElement | null} sound A video's. */
-  start(canvas, sound) {
+  /** Seconds that were recorded so far. */
+  get seconds() {
+    const running = this.#recorder?.state === "recording" ? performance.now() - this.#since : 0;
+    return (this.#before + running) / 1000;
+  }
+
+  /**
+   * @param {HTMLCanvasElement} canvas @param {HTMLVideoElement | null} sound A video's.
+   * @param {() => void} onError When it cannot go on.
+   */
+  start(canvas, sound, onError) {
     const stream = canvas.captureStream();
     const heard = /** @type {any} */ (sound)?.captureStream?.();
     for (const track of heard?.getAudioTracks() ?? []) stream.addTrack(track);
@@ -51,8 +63,24 @@ export class Recorder {
     recorder.addEventListener("dataavailable", ({ data }) => {
       if (data.size) this.#parts.push(data);
     });
+    recorder.addEventListener("error", onError);
     recorder.start(1000);
     this.#recorder = recorder;
+    this.#before = 0;
+    this.#since = performance.now();
+  }
+
+  /** While the page is out of sight nothing is drawn, and nothing is recorded. */
+  pause() {
+    if (this.#recorder?.state !== "recording") return;
+    this.#before = 1000 * this.seconds;
+    this.#recorder.pause();
+  }
+
+  resume() {
+    if (this.#recorder?.state !== "paused") return;
+    this.#since = performance.now();
+    this.#recorder.resume();
   }
 
   /** @returns {Promise<{ blob: Blob, suffix: string } | null>} What was recorded. */

@@ -19,8 +19,11 @@ FADE_S: Final = 0.15
 """Seconds from nothing to all of a filter, and back."""
 REMEMBERED_S: Final = 1.0
 """Seconds after which a face that comes back is another one."""
-FADE_YAW: Final = (60.0, 80.0)
-"""Degrees between which a head that turns away fades out."""
+FADE_YAW: Final = (42.0, 49.0)
+"""Degrees between which a head that turns away fades out, as the mesh network has them: it says 42
+of one at 52 degrees and 49 of one at 65, and less again of a profile."""
+BACK_YAW: Final = 38.0
+"""Degrees below which one that was gone comes back."""
 FADE_SCORE: Final = (0.5, 0.8)
 HELD: Final = 0.015
 """Share of its side by which the square may be off before it is moved. A square that trembles with
@@ -55,6 +58,7 @@ class Track:
         seen: Seconds of the frame that it was last seen in.
         lost: Whether it was missed since.
         opacity: In [0, 1].
+        turned: Whether it turned away so far that it was gone.
         pose: None before the first.
         coefficients: Of the last time it was seen.
         place: The square around the landmarks as they came from the network.
@@ -70,6 +74,7 @@ class Track:
     seen: float
     lost: bool = False
     opacity: float = 0.0
+    turned: bool = False
     pose: Pose | None = None
     coefficients: Mapping[str, float] = field(default_factory=dict)
     place: Roi = field(init=False)
@@ -119,24 +124,28 @@ class Track:
 
         Args:
             seconds: Since the last frame.
-            at_once: Whether there was nothing before that it would jump from.
+            at_once: Whether it jumps: the first frame of a scene has what it has.
         """
-        wanted = 0.0 if self.lost or self.pose is None else visibility(self.pose, self.score)
+        wanted = 0.0
+        if self.pose is not None:
+            yaw = _yaw(self.pose)
+            self.turned = yaw >= FADE_YAW[1] or (self.turned and yaw > BACK_YAW)
+            if not self.lost and not self.turned:
+                wanted = _ramp(yaw, FADE_YAW[1], FADE_YAW[0]) * _ramp(self.score, *FADE_SCORE)
         if at_once:
             self.opacity = wanted
+            return
         step = seconds / FADE_S
         self.opacity += min(max(wanted - self.opacity, -step), step)
 
 
-def visibility(pose: Pose, score: float) -> float:
-    """Return how much of a filter a head at rest in this pose shows, in [0, 1].
+def _yaw(pose: Pose) -> float:
+    """Return the degrees of yaw that the camera sees, without their sign.
 
-    The yaw that counts is the one that the camera sees: of a head at the picture's edge, against
-    the ray to it and not against the camera's axis.
+    Of a head at the picture's edge they are against the ray to it, not the camera's axis.
     """
     towards = -pose.translation @ pose.rotation
-    yaw = abs(math.degrees(math.atan2(float(towards[0]), float(towards[2]))))
-    return _ramp(yaw, FADE_YAW[1], FADE_YAW[0]) * _ramp(score, *FADE_SCORE)
+    return abs(math.degrees(math.atan2(float(towards[0]), float(towards[2]))))
 
 
 def _ramp(value: float, nothing: float, all_of_it: float) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from retinue.apps.ar.media.frames import Colour, Frame
 from retinue.core.errors import InputNotFound, Unavailable
+from retinue.media.video import quiet
 
 SIZE: Final = (1280, 720)
 FPS: Final = 30.0
@@ -37,10 +38,8 @@ def _open(number: int) -> Any:
         raise InputNotFound(
             f"{device} may not be opened; sudo usermod -aG video $USER, and log in again"
         )
-    if not device.exists():
-        # OpenCV would say so on standard error, in its own words.
-        return cv2.VideoCapture()
-    return cv2.VideoCapture(number, cv2.CAP_V4L2)
+    with quiet:
+        return cv2.VideoCapture(number, cv2.CAP_V4L2)
 
 
 class CameraSource:
@@ -77,8 +76,10 @@ class CameraSource:
         self._device = capture(number)
         if not self._device.isOpened():
             self._device.release()
+            device = Path(f"/dev/video{number}")
+            wrong = f"{device} is no camera, or another program uses it"
             raise InputNotFound(
-                f"there is no {self._name}, or another program uses it; "
+                f"there is no {self._name}: {wrong if device.exists() else f'no {device}'}; "
                 "ls /dev/video* shows what there is"
             )
         self._ask(size, fps)

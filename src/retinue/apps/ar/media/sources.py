@@ -26,13 +26,12 @@ from retinue.core.errors import (
     InputError,
     InputNotFound,
     TooManyBytes,
-    TooManyPixels,
     UnsupportedMedia,
     storage_errors,
 )
 from retinue.core.settings import Limits
 from retinue.media.decode import decode
-from retinue.media.video import is_video
+from retinue.media.video import check_pixels, is_video
 
 USUAL_FPS: Final = 25.0
 MOST_FPS: Final = 1000.0
@@ -145,7 +144,7 @@ class VideoSource:
         self._stream, context = stream, stream.codec_context
         if context is None:
             raise UnsupportedMedia(f"{self._path} is of a codec that FFmpeg does not know")
-        self._check(context.width, context.height)
+        check_pixels(self._path, context.width, context.height, self._limits)
         context.thread_type = "AUTO"
         # The header may announce less than the pictures have: the decoder refuses those too.
         context.options = {"max_pixels": self._file.options["max_pixels"]}
@@ -158,14 +157,6 @@ class VideoSource:
     def _estimated(self) -> int:
         seconds = float((self._file.duration or 0) / self._av.time_base)
         return max(0, round(seconds * self.fps))
-
-    def _check(self, width: int, height: int) -> None:
-        if width * height > self._limits.max_pixels:
-            size = f"{width:,} x {height:,} = {width * height:,} pixels"
-            raise TooManyPixels(
-                f"frames of {self._path} have {size}; the limit is {self._limits.max_pixels:,} "
-                "(setting limits.max_pixels)"
-            )
 
     def __enter__(self) -> Self:
         return self
@@ -216,7 +207,7 @@ class VideoSource:
 
     def _upright(self, picture: Any) -> NDArray[np.uint8]:
         assert self._size is not None
-        self._check(picture.width, picture.height)
+        check_pixels(self._path, picture.width, picture.height, self._limits)
         try:
             shown = self._reformatter.reformat(picture, *self._size, format="rgb24")
         except (self._av.FFmpegError, ValueError) as error:

@@ -48,8 +48,10 @@ class Window:
         tkinter.Label(self._root, image=self._photo, borderwidth=0).pack()
         self._open = True
         self._root.protocol("WM_DELETE_WINDOW", self._end)
-        for key in ("<Escape>", "q"):
+        for key in ("<Escape>", "q", "Q"):
             self._root.bind(key, lambda _: self._end())
+        # Without a window manager nothing else gives it the keyboard.
+        self._root.focus_force()
 
     def _end(self) -> None:
         self._open = False

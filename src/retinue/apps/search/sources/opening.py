@@ -45,7 +45,6 @@ from retinue.apps.search.sources.rows import TABLES
 from retinue.apps.search.sources.stores import check_url, open_store
 from retinue.apps.search.sources.tables import open_table
 from retinue.apps.search.sources.tars import compression, open_tar
-from retinue.apps.search.sources.web import Web, parse
 from retinue.apps.search.sources.zips import open_zip
 from retinue.core.errors import InputNotFound, InvalidRequest, UnsupportedMedia
 from retinue.core.settings import Limits
@@ -80,6 +79,9 @@ def source_name(source: str) -> str:
     path = _local(source)
     if not path:
         if scheme(source) in ("http", "https"):
+            # Here, as below: most sources are files, and the web's library takes long to import.
+            from retinue.apps.search.sources.web import parse
+
             return str(parse(source))
         return check_url(source).rstrip("/")
     if glob.has_magic(path) and not os.path.lexists(path):
@@ -134,6 +136,8 @@ def _dispatch(source: str, options: Options) -> Iterator[Offer]:
     path = _local(source)
     if not path:
         if scheme(source) in ("http", "https"):
+            from retinue.apps.search.sources.web import Web
+
             web = Web(options.limits, allow_private=options.allow_private)
             return iter([web.offer(source, source=name)])
         return open_store(source, name, options)

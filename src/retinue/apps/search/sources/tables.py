@@ -9,8 +9,8 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -28,8 +28,10 @@ from retinue.apps.search.sources.base import (
 from retinue.apps.search.sources.files import offer_file
 from retinue.apps.search.sources.rows import Row, open_rows
 from retinue.apps.search.sources.stores import SCHEMES, Stores
-from retinue.apps.search.sources.web import Web
 from retinue.core.errors import CorruptMedia, InputError, InvalidRequest, RetinueError
+
+if TYPE_CHECKING:
+    from retinue.apps.search.sources.web import Web
 
 PATH_COLUMNS = (
     "path",
@@ -97,8 +99,14 @@ class _Table:
         self._shown, self._source, self._options = text(path), source, options
         self._path_column, self._id_column = path_column, id_column
         self._folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120
-        self._web = Web(options.limits, allow_private=options.allow_private)
         self._stores = Stores(options.limits)
+
+    @cached_property
+    def _web(self) -> Web:
+        # Here, since most tables name files, and the web's library takes long to import.
+        from retinue.apps.search.sources.web import Web
+
+        return Web(self._options.limits, allow_private=self._options.allow_private)
 
     def offers(self, rows: Iterator[Row]) -> Iterator[Offer]:
         try:
