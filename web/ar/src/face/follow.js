@@ -8,7 +8,7 @@ import { LandmarkFilter } from "./smoothing.js";
 /** @typedef {{ landmarks: Float32Array, score: number, place: Roi }} Seen */
 
 const {
-  FADE_S, FADE_YAW, FADE_SCORE, HELD, MAX_LEAD, SAME_PLACE, SAME_SIZE, DOUBLE_PLACE, DOUBLE_SIZE,
+  FADE_S, FADE_YAW, BACK_YAW, FADE_SCORE, HELD, MAX_LEAD, SAME_PLACE, SAME_SIZE, DOUBLE_PLACE, DOUBLE_SIZE,
   BACK, THUMB, CUT_CORRELATION, CUT_CONTRAST,
 } = shared.follow;
 export const { REMEMBERED_S } = shared.follow;
@@ -24,6 +24,7 @@ export class Track {
     this.seen = seconds;
     this.lost = false;
     this.opacity = 0;
+    this.turned = false;
     /** @type {Pose | null} */
     this.pose = null;
     /** @type {import("./coefficients.js").Coefficients} */
@@ -73,19 +74,28 @@ export class Track {
 
   /** @param {number} seconds Since the last frame. @param {boolean} atOnce */
   fade(seconds, atOnce) {
-    const wanted = this.lost || !this.pose ? 0 : visibility(this.pose, this.score);
-    if (atOnce) this.opacity = wanted;
+    let wanted = 0;
+    if (this.pose) {
+      const yaw = yawOf(this.pose);
+      this.turned = yaw >= FADE_YAW[1] || (this.turned && yaw > BACK_YAW);
+      if (!this.lost && !this.turned) {
+        wanted = ramp(yaw, FADE_YAW[1], FADE_YAW[0]) * ramp(this.score, FADE_SCORE[0], FADE_SCORE[1]);
+      }
+    }
+    if (atOnce) {
+      this.opacity = wanted;
+      return;
+    }
     const step = seconds / FADE_S;
     this.opacity += Math.min(Math.max(wanted - this.opacity, -step), step);
   }
 }
 
-/** @param {Pose} pose @param {number} score @returns {number} How much of a filter is shown. */
-function visibility({ rotation: r, translation: t }, score) {
+/** @param {Pose} pose @returns {number} Degrees of yaw that the camera sees, without their sign. */
+function yawOf({ rotation: r, translation: t }) {
   const x = -(t[0] * r[0] + t[1] * r[3] + t[2] * r[6]);
   const z = -(t[0] * r[2] + t[1] * r[5] + t[2] * r[8]);
-  const yaw = (Math.abs(Math.atan2(x, z)) * 180) / Math.PI;
-  return ramp(yaw, FADE_YAW[1], FADE_YAW[0]) * ramp(score, FADE_SCORE[0], FADE_SCORE[1]);
+  return (Math.abs(Math.atan2(x, z)) * 180) / Math.PI;
 }
 
 /** @param {number} value @param {number} nothing @param {number} all @returns {number} */

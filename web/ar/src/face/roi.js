@@ -29,20 +29,18 @@ export function roiOfDetection({ x1, y1, x2, y2, points: [left, right] }) {
 export function roiOfLandmarks(p) {
   const left = 3 * LEFT_EYE, right = 3 * RIGHT_EYE;
   const angle = Math.atan2(p[right + 1] - p[left + 1], p[right] - p[left]);
-  const cosine = Math.cos(angle), sine = Math.sin(angle);
   let [x1, y1, x2, y2] = [Infinity, Infinity, -Infinity, -Infinity];
   for (let i = 0; i < p.length; i += 3) {
-    const along = p[i] * cosine + p[i + 1] * sine, down = p[i + 1] * cosine - p[i] * sine;
-    if (!Number.isFinite(along + down)) return null;
-    x1 = Math.min(x1, along);
-    x2 = Math.max(x2, along);
-    y1 = Math.min(y1, down);
-    y2 = Math.max(y2, down);
+    const x = p[i], y = p[i + 1];
+    if (!Number.isFinite(x + y)) return null;
+    x1 = Math.min(x1, x);
+    x2 = Math.max(x2, x);
+    y1 = Math.min(y1, y);
+    y2 = Math.max(y2, y);
   }
-  const x = (x1 + x2) / 2, y = (y1 + y2) / 2;
   const size = Math.max(x2 - x1, y2 - y1) * MARGIN;
   if (!(size > 0)) return null;
-  return { x: x * cosine - y * sine, y: x * sine + y * cosine, size, angle };
+  return { x: (x1 + x2) / 2, y: (y1 + y2) / 2, size, angle };
 }
 
 /** @param {Roi} a @param {Roi} b @param {number} share @returns {boolean} See `Roi.near`. */

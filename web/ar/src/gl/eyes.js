@@ -4,7 +4,7 @@ import shared from "../shared.json";
 import { COUNT } from "../face/canonical.js";
 import { LUMINANCE, rgb } from "./blend.js";
 import { pass, plain, target } from "./canvas.js";
-import { axes, curve, eyeDistance, middle, onSide, points, turnedToUs } from "./live.js";
+import { axes, curve, eyeDistance, eyeShown, middle, onSide, points, turnedToUs } from "./live.js";
 import { Mask } from "./mask.js";
 
 const { EYE, IRIS_RADIUS, WHITE, LID_AT, LIDS, SIDE } = shared.eyes;
@@ -85,7 +85,7 @@ export class Eyes {
   /** @param {import("./live.js").Face} face @param {number} strength */
   draw(face, strength) {
     for (const side of [0, 1]) {
-      const share = turnedToUs(face, onSide([LID_AT], side)[0]);
+      const share = turnedToUs(face, onSide([LID_AT], side)[0]) * eyeShown(face, side);
       const opacity = strength * share * this.part.opacity * face.opacity;
       if (opacity > 0) this.#eye(face, side, opacity);
     }
@@ -102,7 +102,7 @@ export class Eyes {
     const [[x1, y1], [x2, y2]] = points(p, onSide(LIDS, side));
     const radius = Math.hypot(up[0], up[1]);
     const gap = Math.hypot(x1 - x2, y1 - y2);
-    const open = Math.min(1, Math.max(0, (gap - 0.15 * radius) / (0.4 * radius)));
+    const open = Math.min(1, Math.max(0, (gap - 0.6 * radius) / (0.3 * radius)));
     if (open <= 0) return;
     this.mask.begin(rect);
     this.mask.fill(curve(opening, true), 0.8);

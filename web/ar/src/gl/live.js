@@ -49,7 +49,7 @@ export function inSpace({ landmarks: p, pose }, camera) {
  * @param {Face} face @param {number} vertex
  * @returns {number} How far what lies there is to be shown, in [0, 1]: it goes softly.
  */
-export function turnedToUs({ pose: { rotation: r, translation: t } }, vertex) {
+export function turnedToUs({ pose: { rotation: r, translation: t } }, vertex, low = 0.05, high = 0.35) {
   let dot = 0, square = 0;
   for (let row = 0; row < 3; row++) {
     let place = t[row], normal = 0;
@@ -61,8 +61,13 @@ export function turnedToUs({ pose: { rotation: r, translation: t } }, vertex) {
     square += place * place;
   }
   const facing = dot / Math.sqrt(square);
-  const share = Math.min(1, Math.max(0, (facing - 0.05) / 0.3));
+  const share = Math.min(1, Math.max(0, (facing - low) / (high - low)));
   return share * share * (3 - 2 * share);
+}
+
+/** @param {Face} face @param {number} side @returns {number} See `effects.live.eye_shown`. */
+export function eyeShown(face, side) {
+  return turnedToUs(face, [130, 359][side], 0.1, 0.35);
 }
 
 /** @param {Face} face @returns {{ along: number[], up: number[] }} Unit, in the picture. */

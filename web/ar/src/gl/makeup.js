@@ -3,7 +3,7 @@ import { Vector3, Vector4 } from "three";
 import shared from "../shared.json";
 import { LUMINANCE, MODES, TINTED, rgb } from "./blend.js";
 import { pass, target } from "./canvas.js";
-import { axes, curve, eyeDistance, hull, onSide, points, turnedToUs } from "./live.js";
+import { axes, curve, eyeDistance, eyeShown, hull, onSide, points, turnedToUs } from "./live.js";
 import { Mask } from "./mask.js";
 
 const {
@@ -59,8 +59,9 @@ void main() {
   float reference = texelFetch(mean, ivec2(0), 0).r;
   vec3 made = mix(skin, tinted(skin, gray, color, mode, reference), here * opacity);
   float level = clamp((gray - 1.12 * reference) / max(0.45 * reference, 0.004), 0.0, 1.0);
-  made = mix(made, vec3(1.0), gloss * 0.55 * pow(level, 1.5) * here * opacity);
-  made = mix(made, vec3(1.0), line * texture(shine, uv).a * here);
+  float glow = min(1.0, 0.15 + 2.0 * reference);
+  made = mix(made, max(made, vec3(glow)), gloss * 0.55 * pow(level, 1.5) * here * opacity);
+  made = mix(made, max(made, vec3(glow)), line * texture(shine, uv).a * here);
   drawn = vec4(made, 1.0);
 }`;
 
@@ -92,7 +93,8 @@ export class Makeup {
       return;
     }
     for (const side of [0, 1]) {
-      const share = turnedToUs(face, onSide([AT[part.region]], side)[0]);
+      let share = turnedToUs(face, onSide([AT[part.region]], side)[0]);
+      if (part.region === "eyelids" || part.region === "eyeliner") share *= eyeShown(face, side);
       const area = share > 0 ? this.#region(face, part, side) : null;
       if (area) this.#apply(face, part, area, opacity, share);
     }

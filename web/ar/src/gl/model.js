@@ -12,7 +12,7 @@ import { surface } from "./surface.js";
 const MAX_TRIANGLES = 200_000;
 const SPARE = 8;
 
-/** @typedef {{ scene: import("three").Group, animations: import("three").AnimationClip[] }} Loaded */
+/** @typedef {{ scene: import("three").Group, animations: import("three").AnimationClip[], morphs: Set<string> }} Loaded */
 
 /**
  * @param {string} name For messages. @param {ArrayBuffer} glb Of `readModel`.
@@ -35,6 +35,8 @@ export async function loadModel(name, glb) {
   }
   if (!found.scene) throw new Invalid(name, "it has no scene");
   let triangles = 0;
+  /** @type {Set<string>} */
+  const morphs = new Set();
   found.scene.traverse((/** @type {any} */ node) => {
     if (!node.isMesh) return;
     const { geometry } = node;
@@ -42,9 +44,10 @@ export async function loadModel(name, glb) {
     triangles += (geometry.index?.count ?? geometry.attributes.position.count) / 3;
     node.material = surface(node.material, geometry);
     node.frustumCulled = false;
+    for (const target of Object.keys(node.morphTargetDictionary ?? {})) morphs.add(target);
   });
   if (triangles > MAX_TRIANGLES) throw new Invalid(name, "it has too many triangles");
-  return { scene: found.scene, animations: found.animations };
+  return { scene: found.scene, animations: found.animations, morphs };
 }
 
 /** @param {any} part @returns {Matrix4} From the file's coordinates to the anchor's. */
@@ -139,6 +142,8 @@ export class ModelPart {
     const wanted = [part.animation, part.show?.play].filter(Boolean);
     const missing = wanted.find((name) => !full.animations.some((clip) => clip.name === name));
     if (missing) throw new Invalid(part.file, `it has no animation ${missing}`);
+    const unknown = Object.keys(part.morphs ?? {}).find((name) => !full.morphs.has(name));
+    if (unknown) throw new Invalid(part.file, `it has no morph target ${unknown}`);
     /** @type {Map<string, Instance>} */
     this.instances = new Map();
   }

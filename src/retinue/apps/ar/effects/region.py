@@ -17,6 +17,8 @@ Box = tuple[int, int, int, int]
 
 _CORNERS: Final = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)])
 _KEPT: Final = 256
+_FEW: Final = 4096
+"""Vertices that are looked at one by one; the box around more of them is larger than it must be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,14 +40,18 @@ class Boxes:
     def __init__(self) -> None:
         self._known: dict[int, tuple[Geometry, NDArray[np.float64]]] = {}
 
-    def _corners(self, draw: Draw) -> NDArray[np.float64]:
+    def _outline(self, draw: Draw) -> NDArray[np.floating]:
+        """Return points with the same box: all vertices, or the corners of many."""
+        positions = draw.geometry.positions if draw.positions is None else draw.positions
+        if len(positions) <= _FEW:
+            return positions
         if draw.positions is not None:
-            return _corners(draw.positions)
+            return _corners(positions)
         known = self._known.get(id(draw.geometry))
         if known is None:
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            known = (draw.geometry, _corners(draw.geometry.positions))
+            known = (draw.geometry, _corners(positions))
             self._known[id(draw.geometry)] = known
         return known[1]
 
@@ -62,7 +68,7 @@ class Boxes:
         for draw in draws:
             if draw.material is None:
                 continue
-            seen = self._corners(draw) @ draw.matrix[:3, :3].T + draw.matrix[:3, 3]
+            seen = self._outline(draw) @ draw.matrix[:3, :3].T + draw.matrix[:3, 3]
             if seen[:, 2].max() <= NEAREST:
                 continue
             if seen[:, 2].min() <= NEAREST:
