@@ -138,12 +138,11 @@ export class Tracker {
   /** @param {FrameReader} frame @param {number} seconds */
   async #detect(frame, seconds) {
     this.detected = seconds;
-    let fresh = await this.#find(this.detector, frame);
-    if (!fresh.length && this.far) {
-      // With a face in sight, every other look is for small ones.
-      if (this.farNext || this.#room() === this.max) fresh = await this.#find(this.far, frame);
-      this.farNext = !this.farNext;
-    }
+    // With a face in sight, detectors take turns: both in one frame would make it late.
+    const turns = this.#room() < this.max;
+    let fresh = turns && this.farNext && this.far ? [] : await this.#find(this.detector, frame);
+    if (this.far && !fresh.length && (this.farNext || !turns)) fresh = await this.#find(this.far, frame);
+    this.farNext = turns && !this.farNext;
     for (const place of await this.#recognise(fresh, frame, seconds)) {
       if (this.#room() <= 0) break;
       await this.#add(place, frame, seconds);

@@ -246,12 +246,14 @@ class Tracker:
 
     def _detect(self, frame: Frame, seconds: float) -> None:
         self._detected = seconds
-        fresh = self._find(self._near, frame)
-        if not fresh and self._far is not None:
-            # With a face in sight, every other look is for small ones.
-            if self._far_next or self._room() == self._max:
-                fresh = self._find(self._far, frame)
-            self._far_next = not self._far_next
+        # With a face in sight, detectors take turns: both in one frame would make it late.
+        turns = self._room() < self._max
+        fresh: list[Roi] = []
+        if not (turns and self._far_next and self._far):
+            fresh = self._find(self._near, frame)
+        if self._far and not fresh and (self._far_next or not turns):
+            fresh = self._find(self._far, frame)
+        self._far_next = turns and not self._far_next
         for place in self._recognise(fresh, frame, seconds):
             if self._room() <= 0:
                 break
