@@ -212,4 +212,4 @@ def test_with_neither_both_ways_out_are_named() -> None:
     auto = next(line for line in told.splitlines() if line.startswith("auto"))
     assert "nothing to draw with" in auto
     assert "libegl1" in auto and "retinue[ar-cpu]" in auto
-    assert "none: 3D assets cannot be drawn" in told
+    assert "none: no filter can be drawn" in told

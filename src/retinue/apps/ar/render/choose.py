@@ -68,7 +68,7 @@ def facts() -> list[Fact]:
         taken = "CPU" if numba and software else "OpenGL"
         found.append(Fact("renderer", f"{taken} is taken; ar.renderer chooses another"))
     else:
-        found.append(Fact("renderer", "none: 3D assets cannot be drawn", False, INSTALL))
+        found.append(Fact("renderer", "none: no filter can be drawn", False, INSTALL))
     video = _has("av")
     words = "PyAV" if video else "not installed"
     found.append(Fact("video", words, video, "" if video else "pip install 'retinue[ar]'"))
