@@ -1,6 +1,7 @@
 """AR filters on 720p video: time by stage, faces, filters, and MediaPipe beside the part it does.
 
     python benchmarks/ar.py [--frames 150] [--rounds 6] [--filter dog] [--runtime openvino]
+                            [--threads 2]
 
 The video is scikit-image's photo of an astronaut, moved, turned and scaled from frame to frame.
 MediaPipe 0.10.21 runs in an environment of its own under build/peers/. Decoding and encoding are
@@ -61,8 +62,8 @@ def video(count: int, faces: int = 1) -> np.ndarray:
 class Ours:
     """Sessions that share models and a renderer."""
 
-    def __init__(self, runtime: str, renderer: str) -> None:
-        settings = Settings(cache=CACHE, execution={"runtime": runtime})
+    def __init__(self, runtime: str, threads: int, renderer: str) -> None:
+        settings = Settings(cache=CACHE, execution={"runtime": runtime, "threads": threads})
         self.ar = ArSettings(renderer=renderer)
         self.settings, self.networks = settings, Networks(settings, self.ar)
         self.renderer = open_renderer(self.ar.renderer)
@@ -227,9 +228,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--filter", default="dog")
     parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--renderer", default="auto")
     options = parser.parse_args()
-    ours = Ours(options.runtime, options.renderer)
+    ours = Ours(options.runtime, options.threads, options.renderer)
     for title, columns, rows, notes in tables(ours, options):
         show(title, columns, rows, notes=notes)
 
