@@ -126,8 +126,8 @@ class _Work:
 class CpuRenderer:
     """A renderer on the processor; see `scene.Renderer`.
 
-    The first one on a machine compiles its loops, which takes some seconds; what was compiled is
-    kept on disk.
+    The first one on a machine compiles its loops, which takes 10 to 20 seconds; what was compiled
+    is kept on disk.
 
     Raises:
         MissingExtra: Numba is not installed.
@@ -230,14 +230,14 @@ class CpuRenderer:
         image[first:last].fill(0)
         rest = first, last, layers
         for ready in work.hidden:
-            loops.cover(ready.mesh, ready.look, loops.HIDES, 0, 0, *rest)
+            self._cover(ready, loops.HIDES, 0, 0, *rest)
         self._solid(work.solid, *rest)
         for ready, solid in work.faded:
             if solid:
                 self._solid([ready], *rest)
                 continue
             for side in ready.sides:
-                loops.cover(ready.mesh, ready.look, loops.SHADES_NEARER, 0, side, *rest)
+                self._cover(ready, loops.SHADES_NEARER, 0, side, *rest)
 
     def _solid(self, solid: list[_Ready], first: int, last: int, layers: tuple[Any, ...]) -> None:
         """Find what is seen of draws, then shade it."""
@@ -247,8 +247,27 @@ class CpuRenderer:
             number = 0
             for ready in solid:
                 (side,) = ready.sides
-                self._loops.cover(ready.mesh, ready.look, mode, number, side, first, last, layers)
+                self._cover(ready, mode, number, side, first, last, layers)
                 number += len(ready.mesh[0])
+
+    def _cover(
+        self,
+        ready: _Ready,
+        mode: int,
+        number: int,
+        side: int,
+        first: int,
+        last: int,
+        layers: tuple[Any, ...],
+    ) -> None:
+        """Find and finish pixels, as many at once as there is room for."""
+        mesh, look, triangle = ready.mesh, ready.look, 0
+        while triangle < len(mesh[0]):
+            triangle, waiting = self._loops.cover(
+                mesh, look, mode, number, side, triangle, first, last, layers
+            )
+            if waiting:
+                self._loops.shade(mesh, look, mode, number, waiting, layers)
 
     def _mesh(self, geometry: Geometry) -> _Mesh:
         found = self._meshes.get(geometry)

@@ -18,6 +18,7 @@ from retinue.apps.ar.render.kernels._types import (
 )
 from retinue.apps.ar.render.kernels.picture import lay, put, smooth
 from retinue.apps.ar.render.kernels.raster import cover
+from retinue.apps.ar.render.kernels.shading import shade
 from retinue.apps.ar.render.kernels.vertices import carry, place, project
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "place",
     "project",
     "put",
+    "shade",
     "smooth",
 ]

@@ -23,7 +23,7 @@ _FINGERPRINT: Final = _fingerprint()
 
 # "_nrt": nothing is allocated here, and counting references to arrays takes a third of the time.
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True, "_nrt": False}
-_APART: Final = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_WITHIN: Final = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def compiled(function: F) -> F:
@@ -31,14 +31,9 @@ def compiled(function: F) -> F:
     return _made(function, _OPTIONS)
 
 
-def apart(function: F) -> F:
-    """As `compiled`, of what compiled functions alone call: it needs no way in from Python."""
-    return _made(function, _OPTIONS | _APART)
-
-
 def inner(function: F) -> F:
-    """As `apart`, of small ones that are called for each pixel: they become part of callers."""
-    return _made(function, _OPTIONS | _APART | {"forceinline": True})
+    """As `compiled`, of small ones that compiled ones call alone: they become part of these."""
+    return _made(function, _OPTIONS | _WITHIN | {"forceinline": True})
 
 
 def _made(function: F, options: dict[str, Any]) -> F:

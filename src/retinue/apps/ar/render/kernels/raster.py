@@ -13,7 +13,6 @@ from retinue.apps.ar.render.kernels._types import (
     Look,
     Mesh,
 )
-from retinue.apps.ar.render.kernels.shading import claim, shade
 
 
 @inner
@@ -51,20 +50,23 @@ def _facing(mesh: Mesh, corner: Corner, sign: int) -> tuple[int, Corner]:
     return area, corner
 
 
-@inner
-def _flush(count: int, mesh: Mesh, look: Look, mode: int, number: int, layers: Layers) -> None:
-    """Do what is to be done with the pixels that wait."""
-    if mode >= SHADES:
-        shade(layers[2], count, mesh, look, layers)
-    else:
-        claim(layers[2], count, mesh, look, number if mode == OWNS else -1, layers)
-
-
 @compiled
 def cover(
-    mesh: Mesh, look: Look, mode: int, number: int, sign: int, first: int, last: int, layers: Layers
-) -> None:
+    mesh: Mesh,
+    look: Look,
+    mode: int,
+    number: int,
+    sign: int,
+    start: int,
+    first: int,
+    last: int,
+    layers: Layers,
+) -> tuple[int, int]:
     """Find the pixels of triangles.
+
+    Pixels whose texture is to be looked at are not finished here: they wait for `shading.shade`.
+    It is a function of its own, called from Python, as Numba compiles what is called once more
+    into each caller.
 
     Args:
         mesh: Triangles with a vertex whose nearness is 0 are left out.
@@ -74,15 +76,19 @@ def cover(
             that are nearer, and leaves depth as it is.
         number: Of the first triangle.
         sign: Of the area of triangles that are drawn; 0 for both.
+        start: The triangle to begin with.
         first: Row from which on pixels are looked at.
         last: Row before which they are.
         layers: What is drawn on.
+
+    Returns:
+        The triangle to go on with, and how many pixels wait in the layers' fragments.
     """
     triangles, corners, nearness, _ = mesh
     depth, owner, fragments, _, _, _ = layers
     count, room, owned = 0, fragments.shape[1], mode == SHADES
     waits = mode >= SHADES or look[4][1] == MASK
-    for t in range(triangles.shape[0]):
+    for t in range(start, triangles.shape[0]):
         corner = (triangles[t, 0], triangles[t, 1], triangles[t, 2])
         top, bottom = _high(corners, corner, first, last)
         left, right = _wide(corners, corner, depth.shape[1])
@@ -91,6 +97,8 @@ def cover(
         area, (i, j, k) = _facing(mesh, corner, sign)
         if area == 0:
             continue
+        if waits and count + (right - left + 1) * (bottom - top + 1) > room:
+            return t, count
         ax, ay, bx, by = corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1]
         cx, cy = corners[k, 0], corners[k, 1]
         x, y = (left << 8) + 128, (top << 8) + 128
@@ -113,9 +121,6 @@ def cover(
                         fragments[0, count], fragments[1, count] = row, column
                         fragments[2, count] = t
                         count += 1
-                        if count == room:
-                            _flush(count, mesh, look, mode, number, layers)
-                            count = 0
                     elif seen:
                         depth[row, column] = near
                         if mode == OWNS:
@@ -124,5 +129,4 @@ def cover(
                     break
                 ea, eb, ec, near = ea - da, eb - db, ec - dc, near - step
             ra, rb, rc = ra + ((cx - bx) << 8), rb + ((ax - cx) << 8), rc + ((bx - ax) << 8)
-    if count:
-        _flush(count, mesh, look, mode, number, layers)
+    return triangles.shape[0], count

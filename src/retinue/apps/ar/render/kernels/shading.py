@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from retinue.apps.ar.render.kernels._compile import apart, inner
+from retinue.apps.ar.render.kernels._compile import compiled, inner
 from retinue.apps.ar.render.kernels._light import light, unit
 from retinue.apps.ar.render.kernels._texture import look_up
 from retinue.apps.ar.render.kernels._types import (
@@ -23,7 +23,9 @@ from retinue.apps.ar.render.kernels._types import (
     I32,
     I64,
     LIGHT,
+    OWNS,
     SEEN,
+    SHADES,
     TEXEL,
     TILE,
     UNLIT,
@@ -192,23 +194,43 @@ def _gather(
         look_up(texels, levels, flags[2], tile, places, count)
 
 
-@apart
-def shade(fragments: I32, total: int, mesh: Mesh, look: Look, layers: Layers) -> None:
-    """Shade pixels and lay each over what is there.
+@inner
+def _claim(
+    fragments: I32, at: int, cutoff: float, owned: bool, number: int, layers: Layers, count: int
+) -> None:
+    """Write depths, and owners, of pixels that a mask lets be and that are nearer."""
+    depth, owner, _, tile, _, _ = layers
+    for f in range(N(count)):
+        alpha = tile[N((FACTOR + 3) * TILE) + f] * tile[N((SEEN + 3) * TILE) + f]
+        row, column = N(fragments[0, N(at) + f]), N(fragments[1, N(at) + f])
+        near = F(1.0) / tile[N(DEPTH * TILE) + f]
+        if alpha >= cutoff and near > depth[row, column]:
+            depth[row, column] = near
+            if owned:
+                owner[row, column] = number + fragments[2, N(at) + f]
+
+
+@compiled
+def shade(mesh: Mesh, look: Look, mode: int, number: int, total: int, layers: Layers) -> None:
+    """Finish pixels that `raster.cover` left waiting, as its mode has it.
 
     Args:
-        fragments: (3, F): rows, columns, triangles.
-        total: How many of them there are.
         mesh: Whose.
         look: Its surface.
+        mode: As `raster.cover` had it.
+        number: Likewise.
+        total: How many pixels wait.
         layers: What is drawn on.
     """
     studio, surface, _, _, flags = look
-    _, _, _, tile, places, image = layers
+    _, _, fragments, tile, places, image = layers
     glow = 0.0 if flags[0] == UNLIT else 1.0
     for at in range(0, total, TILE):
         count = min(TILE, total - at)
         _gather(fragments, at, count, mesh, look, tile, places)
+        if mode < SHADES:
+            _claim(fragments, at, surface[9], mode == OWNS, number, layers, count)
+            continue
         if flags[0] == UNLIT:
             for row in range(6):
                 _fill(tile, LIGHT + row, count, 1.0 if row < 3 else 0.0)
@@ -217,20 +239,3 @@ def shade(fragments: I32, total: int, mesh: Mesh, look: Look, layers: Layers) ->
         _colors(surface, glow, flags[1] == BLEND, tile, count)
         _encode(studio, tile, count)
         _lay(fragments, at, tile, count, image)
-
-
-@apart
-def claim(fragments: I32, total: int, mesh: Mesh, look: Look, number: int, layers: Layers) -> None:
-    """Write depths, and owners if the number is at least 0, of pixels that a mask lets be."""
-    depth, owner, _, tile, places, _ = layers
-    for at in range(0, total, TILE):
-        count = min(TILE, total - at)
-        _gather(fragments, at, count, mesh, look, tile, places)
-        for f in range(N(count)):
-            alpha = tile[N((FACTOR + 3) * TILE) + f] * tile[N((SEEN + 3) * TILE) + f]
-            row, column = N(fragments[0, N(at) + f]), N(fragments[1, N(at) + f])
-            near = F(1.0) / tile[N(DEPTH * TILE) + f]
-            if alpha >= look[1][9] and near > depth[row, column]:
-                depth[row, column] = near
-                if number >= 0:
-                    owner[row, column] = number + fragments[2, N(at) + f]
