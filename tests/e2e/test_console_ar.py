@@ -126,7 +126,7 @@ def test_pictures_are_nearly_the_programs(
     expect(photo_page.locator("#about")).not_to_be_empty()
     away = np.abs(picture.astype(int) - program(name).pixels.astype(int)).max(axis=2)
     # Edges are drawn with more samples here.
-    assert (away > 24).mean() < 3e-3
+    assert (away > 24).mean() < (1e-3 if name in ("background-blur", "big-eyes") else 2e-3)
     assert away.mean() < 0.6
 
 

@@ -59,7 +59,7 @@ def test_no_write_waits_for_ever(place: Library) -> None:
     shop = place.create("", "shop")
     for _ in range(20):
         lane = _Lane(place, shop.collection)
-        writes = [put(number) for number in range(8)]
+        writes = [put(number) for number in range(20)]
         refused: list[Write] = []
 
         def submit(lane: _Lane = lane, writes: list[Write] = writes) -> None:
